@@ -1,0 +1,1 @@
+//! The builder: packages, repositories, images.

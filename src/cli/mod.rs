@@ -1,0 +1,1 @@
+//! Presentation: the command line, what is printed, exit codes.

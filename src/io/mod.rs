@@ -1,0 +1,1 @@
+//! Stream adaptors, one a file, one promise an adaptor.

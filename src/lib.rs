@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Template manager for Qubes OS that runs outside dom0, in a management qube.
+//!
+//! Data moves in one straight line. Each stage is a type that can be made only from the stage before it:
+//!
+//! ```text
+//! UpdateVm --download--> Spooled --verify--> Verified --payload--> Payload --root_image--> RootImage --import--> Volume
+//! (untrusted)            (one fd,            (signer,              (entries)               (exact size           (ImportWithSize)
+//!                         size-capped)        Nevra)                                        + Read)
+//! ```
+//!
+//! Three rules make the line secure:
+//!
+//! 1. **One fd, never a path.** [`spool::Spooled`] owns an anonymous file; every later stage reads that descriptor.
+//! 2. **Verdict before effect.** The signature over the RPM header, then the digest of the compressed payload that
+//!    the signed header names; only then is anything decompressed, and only then is dom0 asked to change anything.
+//! 3. **Hold back the end.** dom0 commits an import only when all announced bytes arrived; the last block is kept
+//!    until the bytes that were imported have been hashed again and the archive has ended as it should.
+//!
+//! The UpdateVM, the mirrors, the package and the callers of our services are hostile until checked; dom0 is not.
+//!
+//! # Rooms
+//!
+//! | room | what |
+//! |---|---|
+//! | [`template`] | values: names, builds, offers; no I/O |
+//! | [`repo`] | `.repo` files, repository keys, the wire format of search and download |
+//! | [`spool`], [`verify`], [`payload`], [`root_image`], [`volume`] | the line, in order |
+//! | [`update_vm`], [`admin`], [`qrexec`] | the other shore |
+//! | [`cli`] | what was typed, what is printed |
+//! | [`service`] | the UpdateVM's side |
+//! | [`build`] | the builder of packages and repositories |
+//! | [`sandbox`] | a whole Qubes system in one directory, for trying and testing |
+
+pub mod admin;
+pub mod build;
+pub mod cli;
+pub mod io;
+pub mod payload;
+pub mod qrexec;
+pub mod repo;
+pub mod root_image;
+pub mod sandbox;
+pub mod service;
+pub mod spool;
+pub mod template;
+pub mod untrusted;
+pub mod update_vm;
+pub mod verify;
+pub mod volume;

@@ -1,0 +1,1 @@
+//! From a verified package to the entries of its payload.

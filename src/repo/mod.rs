@@ -1,0 +1,1 @@
+//! Repositories: files, keys, and the wire format of search and download.

@@ -1,0 +1,1 @@
+//! From a payload to the root image.

@@ -1,0 +1,1 @@
+//! A whole Qubes system in one directory.

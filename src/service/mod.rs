@@ -1,0 +1,1 @@
+//! The UpdateVM's services: search and download.

@@ -1,0 +1,1 @@
+//! One anonymous, bounded file that holds a package until it is imported.

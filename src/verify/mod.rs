@@ -1,0 +1,1 @@
+//! From a spooled package to a verified one.

@@ -1,0 +1,1 @@
+//! The last stage of the line: a volume in dom0.

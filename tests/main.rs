@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Behaviour through the real programs: one file a behaviour.
+
+#[path = "support/mod.rs"]
+mod support;
+
+mod cli_contract;
+mod compose;
+mod first_light;
+mod install;
+mod pack;
+mod sandbox;
+mod service;
+mod trust;
