@@ -47,7 +47,9 @@ impl Evr {
     pub fn new(epoch: &str, version: &str, release: &str) -> Result<Self, EvrError> {
         let epoch = match epoch {
             "" | "None" | "(none)" => 0,
-            digits if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().map_err(|_| EvrError::Epoch)?,
+            digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits.parse().map_err(|_| EvrError::Epoch)?
+            }
             _ => return Err(EvrError::Epoch),
         };
         for part in [version, release] {
