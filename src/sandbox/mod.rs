@@ -1,1 +1,20 @@
-//! A whole Qubes system in one directory.
+//! A whole Qubes system in one directory, for trying the tool and for its tests.
+//!
+//! Xen cannot run everywhere; the protocols can. A sandbox is a directory with the state of a system (qubes, pools,
+//! volumes, properties) and a server that answers the Admin API from it exactly as dom0 does.
+//!
+//! ```text
+//! DIR/system.json          the state, replaced atomically after each change
+//! DIR/pools/POOL/...       one sparse file a volume, one a revision, one an open import
+//! DIR/qubes/NAME/root/...  files of a qube, laid over the host's when a command runs as that qube
+//! ```
+//!
+//! [`state`] is the system as data, [`store`] keeps it in the directory, [`fixture`] and [`population`] read systems
+//! from files, [`qubesd`] is the server. Nothing here knows what asks.
+
+pub mod fixture;
+pub mod guest;
+pub mod population;
+pub mod qubesd;
+pub mod state;
+pub mod store;

@@ -1,0 +1,1 @@
+//! Systems described by the head of a recording.

@@ -1,0 +1,1 @@
+//! Systems described by a population file.
