@@ -3,8 +3,9 @@ use std::fmt;
 
 use rpm_version::rpm_evr_compare;
 
-/// Epoch, version and release of a build. Ordered as rpm orders package labels.
-#[derive(Clone, Debug, Hash)]
+/// Epoch, version and release of a build. Ordered as rpm orders package labels; texts that rpm calls equal though they
+/// differ (`1.0` and `1..0`) are ordered as texts, so that equality means the same text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Evr {
     epoch: u32,
     version: String,
@@ -94,6 +95,7 @@ impl Ord for Evr {
             .cmp(&other.epoch)
             .then_with(|| rpm_evr_compare(&self.version, &other.version))
             .then_with(|| rpm_evr_compare(&self.release, &other.release))
+            .then_with(|| (&self.version, &self.release).cmp(&(&other.version, &other.release)))
     }
 }
 
@@ -102,15 +104,6 @@ impl PartialOrd for Evr {
         Some(self.cmp(other))
     }
 }
-
-/// Equal as texts. (rpm's order calls some different texts equal, such as `1.0` and `1..0`.)
-impl PartialEq for Evr {
-    fn eq(&self, other: &Self) -> bool {
-        (self.epoch, &self.version, &self.release) == (other.epoch, &other.version, &other.release)
-    }
-}
-
-impl Eq for Evr {}
 
 impl fmt::Display for Nevra {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,12 +121,7 @@ mod tests {
 
     #[test]
     fn orders_as_rpm_does() {
-        let rising = [
-            evr("0", "5.0~beta2", "1"),
-            evr("", "5.0", "1"),
-            evr("0", "5.0^git1", "1"),
-            evr("0", "5.0", "1").clone(),
-        ];
+        let rising = [evr("0", "5.0~beta2", "1"), evr("", "5.0", "1"), evr("0", "5.0^git1", "1")];
         assert!(rising[0] < rising[1]);
         assert!(rising[1] < rising[2]);
         assert!(evr("0", "1.9", "1") < evr("0", "1.10", "1"));
