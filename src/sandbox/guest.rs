@@ -43,7 +43,8 @@ pub struct Guest {
 
 impl Default for Guest {
     fn default() -> Self {
-        let features = DEFAULT_FEATURES.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let features =
+            DEFAULT_FEATURES.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Self { agent: Some(Duration::ZERO), ignores_shutdown: false, crash: None, post_install: 0, features }
     }
 }

@@ -1,5 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Replays the recordings of the real servers and of the original tool. See `README.md` beside this file.
+//! Replays the recordings of the real servers and of the original tool.
+//!
+//! ```text
+//! cargo test --test conformance                        everything
+//! cargo test --test conformance -- admin-api           the files whose name holds this word
+//! cargo test --test conformance -- --all-details       with the whole text of each difference
+//! RECORDINGS=DIR cargo test --test conformance         another folder of the same layout
+//! ```
+//!
+//! Each module but the four of the harness (`recording`, `differences`, `report`, this one) replays one file: its `run`
+//! gives one [`report::CaseResult`] a case. What differs on purpose is declared in `differences.toml`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,6 +23,56 @@ mod recording;
 mod report;
 mod update_vm;
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::process::ExitCode;
+
+use differences::Differences;
+use recording::Folder;
+use report::{CaseResult, Report};
+
+/// Replays one file.
+type Run = fn(&Folder, &Differences) -> anyhow::Result<Vec<CaseResult>>;
+
+const SUITES: [(&str, Run); 5] = [
+    ("admin-api", admin_api::run),
+    ("policy", policy::run),
+    ("qrexec-client", qrexec_client::run),
+    ("updatevm", update_vm::run),
+    ("cli", cli::run),
+];
+
+fn main() -> ExitCode {
+    let (options, words): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|word| word.starts_with("--"));
+    if options.iter().any(|option| option == "--list") {
+        for (name, _) in SUITES {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let details = options.iter().any(|option| option == "--all-details");
+    match replay(&words, details) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn replay(words: &[String], details: bool) -> anyhow::Result<bool> {
+    let folder = Folder::find()?;
+    let declared = Differences::read()?;
+    println!("recordings: {}", folder.path().display());
+    let mut report = Report::new(&declared, details);
+    for (name, run) in SUITES {
+        if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        report.file(name, run(&folder, &declared));
+    }
+    if words.is_empty() {
+        report.leftovers();
+    }
+    Ok(report.end())
 }

@@ -91,7 +91,12 @@ impl Events {
     }
 
     /// Tells everybody who listens and may see it.
-    pub(super) fn tell(&mut self, visibility: &Arc<dyn Visibility>, facts: impl FnOnce() -> Facts, event: &Event) {
+    pub(super) fn tell(
+        &mut self,
+        visibility: &Arc<dyn Visibility>,
+        facts: impl FnOnce() -> Facts,
+        event: &Event,
+    ) {
         if self.listeners.is_empty() {
             return;
         }
