@@ -1,1 +1,4 @@
 //! The builder: packages, repositories, images.
+
+pub mod disk;
+pub mod image;
