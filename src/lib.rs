@@ -34,11 +34,13 @@
 
 pub mod admin;
 pub mod build;
+pub mod cancel;
 pub mod cli;
 pub mod io;
 pub mod payload;
 pub mod qrexec;
 pub mod repo;
+pub mod report;
 pub mod root_image;
 pub mod sandbox;
 pub mod service;
