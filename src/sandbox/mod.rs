@@ -14,6 +14,7 @@
 
 pub mod fixture;
 pub mod guest;
+pub mod policy;
 pub mod population;
 pub mod qubesd;
 pub mod state;
