@@ -1,6 +1,267 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The builder's command line.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::fs::{self, File};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use qvm_template::build::compress::{Compression, Method};
+use qvm_template::build::keys::{Algorithm, NewKey, SigningKey, seconds};
+use qvm_template::build::package::{Making, PART, pack};
+use qvm_template::build::recipe::Recipe;
+
+/// Builds template packages for Qubes OS, and repositories of them
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a package from an image
+    Pack(Pack),
+    /// Make a key pair that signs packages and repositories
+    Keygen(Keygen),
+}
+
+/// Make a package from an image
+///
+/// The package has the shape of those that Qubes' own builders make. Every date in it is SOURCE_DATE_EPOCH where that
+/// is set, and the same image, recipe and key then give the same package, byte for byte.
+#[derive(Args)]
+struct Pack {
+    /// Image of a disk or file system
+    image: PathBuf,
+    /// Recipe that describes the template (TOML)
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Package to write, or folder for it under its usual name
+    #[arg(short, long, value_name = "FILE", default_value = ".")]
+    output: PathBuf,
+    /// Name of the template, over the recipe's
+    #[arg(long)]
+    name: Option<String>,
+    /// Version of the package, over the recipe's
+    #[arg(long, value_name = "VERSION", id = "package_version")]
+    version: Option<String>,
+    /// Release of the package, over the recipe's (usual: the date, YYYYMMDDhhmm)
+    #[arg(long)]
+    release: Option<String>,
+    /// One line about the template, over the recipe's
+    #[arg(long)]
+    summary: Option<String>,
+    #[command(flatten)]
+    signing: Signing,
+    /// Sign header and payload together too, as Qubes' own packages are
+    #[arg(long)]
+    rpmv3: bool,
+    /// Compression of the payload, over the recipe's [default: zstd]
+    #[arg(long, value_enum)]
+    compression: Option<MethodName>,
+    /// Level of the compression, over the recipe's [default: zstd 19, xz 6, gzip 9]
+    #[arg(long)]
+    level: Option<u32>,
+    /// Number of compressing threads [default: one for each core]
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+}
+
+#[derive(Args)]
+struct Signing {
+    /// Secret key that signs (armored)
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// File with the key's passphrase
+    #[arg(long, value_name = "FILE", requires = "key")]
+    passphrase_file: Option<PathBuf>,
+}
+
+/// Make a key pair that signs packages and repositories
+#[derive(Args)]
+struct Keygen {
+    /// Secret key to write (readable by you alone)
+    #[arg(long, value_name = "FILE")]
+    secret: PathBuf,
+    /// Certificate to write, for those who verify
+    #[arg(long, value_name = "FILE")]
+    public: PathBuf,
+    /// Whose key
+    #[arg(long, value_name = "NAME <ADDRESS>", default_value = "Template builder")]
+    user: String,
+    /// Kind of key
+    #[arg(long, value_enum, default_value = "rsa4096")]
+    algorithm: KeyKind,
+    /// Make the same key from the same words: for demonstrations, as everybody who knows the words has the key
+    #[arg(long, value_name = "WORDS")]
+    seed: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MethodName {
+    Zstd,
+    Xz,
+    Gzip,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum KeyKind {
+    Rsa4096,
+    Rsa3072,
+    Ed25519,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Command::Pack(args) => args.run(),
+        Command::Keygen(args) => args.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ERROR: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Pack {
+    fn run(&self) -> Result<()> {
+        let mut recipe = match &self.recipe {
+            Some(path) => Recipe::parse(&text(path)?)?,
+            None => Recipe::default(),
+        };
+        if let Some(name) = &self.name {
+            recipe.name.clone_from(name);
+        }
+        for (place, given) in [
+            (&mut recipe.version, &self.version),
+            (&mut recipe.release, &self.release),
+            (&mut recipe.summary, &self.summary),
+        ] {
+            if given.is_some() {
+                place.clone_from(given);
+            }
+        }
+        if recipe.name.is_empty() {
+            bail!("the template needs a name: give --recipe or --name");
+        }
+        let compression = match self.compression {
+            Some(method) => Compression::new(method.into(), self.level)?,
+            None => {
+                recipe.payload.level = self.level.or(recipe.payload.level);
+                recipe.compression()?
+            }
+        };
+        let package = recipe.package(source_date()?)?;
+        let output = match self.output.is_dir() {
+            true => self.output.join(package.file_name()),
+            false => self.output.clone(),
+        };
+        let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let signer = self.signing.key()?;
+        let image = File::open(&self.image).with_context(|| format!("opening {}", self.image.display()))?;
+        let making = Making {
+            compression,
+            threads: self.threads.unwrap_or_else(cores),
+            part: PART,
+            spool: folder,
+            signer: signer.as_ref(),
+            rpmv3: self.rpmv3,
+        };
+        let mut file = tempfile::NamedTempFile::new_in(folder)
+            .with_context(|| format!("making a file in {}", folder.display()))?;
+        let packed = pack(&image, &package, &making, &mut file)?;
+        keep(file, &output, 0o644)?;
+        eprintln!("{}: {} bytes for an image of {}", output.display(), packed.size, packed.image_size);
+        println!("{}  {}", packed.sha256, output.display());
+        Ok(())
+    }
+}
+
+impl Signing {
+    fn key(&self) -> Result<Option<SigningKey>> {
+        let Some(path) = &self.key else { return Ok(None) };
+        let passphrase = self.passphrase_file.as_deref().map(text).transpose()?;
+        let passphrase = passphrase.as_deref().map(|text| text.trim_end_matches('\n'));
+        let key = SigningKey::read(text(path)?.as_bytes(), passphrase)
+            .with_context(|| format!("using the key {}", path.display()))?;
+        Ok(Some(key))
+    }
+}
+
+impl Keygen {
+    fn run(&self) -> Result<()> {
+        let created = match self.seed {
+            Some(_) => source_date()?,
+            None => seconds(SystemTime::now()),
+        };
+        let key = SigningKey::generate(&NewKey {
+            user: self.user.clone(),
+            algorithm: match self.algorithm {
+                KeyKind::Rsa4096 => Algorithm::Rsa(4096),
+                KeyKind::Rsa3072 => Algorithm::Rsa(3072),
+                KeyKind::Ed25519 => Algorithm::Ed25519,
+            },
+            created,
+            lifetime: None,
+            seed: self.seed.clone(),
+        })?;
+        write(&self.secret, key.secret()?.as_bytes(), 0o600)?;
+        write(&self.public, key.certificate()?.as_bytes(), 0o644)?;
+        println!("{}", key.fingerprint());
+        Ok(())
+    }
+}
+
+impl From<MethodName> for Method {
+    fn from(name: MethodName) -> Self {
+        match name {
+            MethodName::Zstd => Self::Zstd,
+            MethodName::Xz => Self::Xz,
+            MethodName::Gzip => Self::Gzip,
+        }
+    }
+}
+
+/// The moment that the source stands for: `SOURCE_DATE_EPOCH`, or now.
+fn source_date() -> Result<u32> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => {
+            text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is not a number of seconds: {text}"))
+        }
+        Err(_) => Ok(seconds(SystemTime::now())),
+    }
+}
+
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+fn text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let file = tempfile::NamedTempFile::new_in(folder)
+        .with_context(|| format!("making a file in {}", folder.display()))?;
+    fs::write(file.path(), bytes).with_context(|| format!("writing {}", path.display()))?;
+    keep(file, path, mode)
+}
+
+/// Gives a finished file its name.
+fn keep(file: tempfile::NamedTempFile, path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let named = || format!("writing {}", path.display());
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode)).with_context(named)?;
+    file.as_file().sync_all().with_context(named)?;
+    file.persist(path).with_context(named)?;
+    Ok(())
 }

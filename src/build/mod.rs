@@ -1,4 +1,15 @@
-//! The builder: packages, repositories, images.
+//! Builder: from an image to a signed template package, and from packages to a repository.
+//!
+//! Nothing here asks the clock or the environment; what a package contains follows from what is given, so the same
+//! input makes the same bytes anywhere.
 
+pub mod compress;
+pub mod cpio;
 pub mod disk;
+pub mod header;
 pub mod image;
+pub mod keys;
+pub mod package;
+mod package_header;
+pub mod recipe;
+pub mod sparse;
