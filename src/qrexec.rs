@@ -447,6 +447,9 @@ mod tests {
         let vm = Program::service(Side::Qube, "x", "admin.vm.feature.Get", Some("a+b"), Escapes::Raw);
         assert_eq!(words(&vm), [CLIENT_VM, "x", "admin.vm.feature.Get+a+b"]);
         let dom0 = Program::service(Side::Dom0, "sys-net", "qubes.TemplateSearch", None, Escapes::Raw);
-        assert_eq!(words(&dom0), [CLIENT_DOM0, "-d", "sys-net", "DEFAULT:QUBESRPC qubes.TemplateSearch+ dom0"]);
+        assert_eq!(
+            words(&dom0),
+            [CLIENT_DOM0, "-d", "sys-net", "DEFAULT:QUBESRPC qubes.TemplateSearch+ dom0"]
+        );
     }
 }

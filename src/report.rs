@@ -66,7 +66,9 @@ impl fmt::Display for Message<'_> {
                 "Template '{name}' already installed, skipping... (You may want to use the \
                  {{reinstall,upgrade,downgrade}} operations.)"
             ),
-            Self::Skipping(name, state) => write!(f, "Template '{name}' {state} already installed, skipping..."),
+            Self::Skipping(name, state) => {
+                write!(f, "Template '{name}' {state} already installed, skipping...")
+            }
             Self::Installing(name) => write!(f, "Installing template '{name}'..."),
             Self::Qube(name, text) => write!(f, "{name}: {text}"),
             Self::Remote(line) => write!(f, "[Qrexec] {line}"),

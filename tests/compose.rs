@@ -17,7 +17,8 @@ fn have(program: &str, package: &str) -> bool {
 
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}: {text}", output.status);
     text
 }
@@ -51,7 +52,10 @@ fn the_partition_table_is_the_one_that_sfdisk_writes() {
         std::fs::write(&script, description).unwrap();
         run(Command::new("sfdisk").arg("-q").arg(&theirs).stdin(std::fs::File::open(&script).unwrap()));
         for offset in [0, size - (1 << 20)] {
-            assert!(bytes(&ours, offset, 1 << 20) == bytes(&theirs, offset, 1 << 20), "{size} bytes, at {offset}");
+            assert!(
+                bytes(&ours, offset, 1 << 20) == bytes(&theirs, offset, 1 << 20),
+                "{size} bytes, at {offset}"
+            );
         }
         assert!(run(Command::new("sfdisk").arg("-V").arg(&ours)).contains("No errors detected"));
     }
@@ -80,7 +84,8 @@ fn the_efi_partition_passes_fsck_and_holds_its_files() {
     assert!(!said.to_lowercase().contains("differ"), "{said}");
     if have("7z", "p7zip-full") {
         for file in &files {
-            let output = Command::new("7z").args(["x", "-so", "-tfat"]).arg(&efi).arg(&file.path).output().unwrap();
+            let output =
+                Command::new("7z").args(["x", "-so", "-tfat"]).arg(&efi).arg(&file.path).output().unwrap();
             assert!(output.stdout == file.content, "{}", file.path);
         }
     }

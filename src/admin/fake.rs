@@ -103,11 +103,8 @@ impl FakeAdmin {
             "admin.vm.Create.TemplateVM" | "admin.vm.CreateInPool.TemplateVM" => {
                 let text = String::from_utf8_lossy(payload).into_owned();
                 let name = text.split(' ').find_map(|word| word.strip_prefix("name=")).unwrap_or_default();
-                let qube = FakeQube {
-                    class: "TemplateVM".into(),
-                    state: "Halted".into(),
-                    ..FakeQube::default()
-                };
+                let qube =
+                    FakeQube { class: "TemplateVM".into(), state: "Halted".into(), ..FakeQube::default() };
                 match qubes.insert(name.to_owned(), qube) {
                     None => Ok(Vec::new()),
                     Some(old) => {

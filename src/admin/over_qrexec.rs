@@ -81,7 +81,8 @@ mod tests {
     #[test]
     fn the_body_outranks_the_status() {
         assert_eq!(judged(b"0\0ok", 0, "").unwrap(), b"ok");
-        let refused = judged(b"2\0QubesVMNotHaltedError\0\0Domain is not powered off: 'x'\0", 1, "").unwrap_err();
+        let refused =
+            judged(b"2\0QubesVMNotHaltedError\0\0Domain is not powered off: 'x'\0", 1, "").unwrap_err();
         assert!(refused.is("QubesVMNotHaltedError"));
         assert_eq!(refused.to_string(), "Domain is not powered off: 'x'");
         assert!(matches!(judged(b"", 0, ""), Err(CallError::Empty(_))));

@@ -128,7 +128,12 @@ impl<'a> QubeApi<'a> {
     /// # Errors
     /// When the call fails or its answer cannot be read.
     pub async fn revisions(&self, volume: &str) -> Result<Vec<String>, CallError> {
-        Ok(self.ask("admin.vm.volume.ListSnapshots", Some(volume)).await?.lines().map(str::to_owned).collect())
+        Ok(self
+            .ask("admin.vm.volume.ListSnapshots", Some(volume))
+            .await?
+            .lines()
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Puts an earlier content of a volume back.

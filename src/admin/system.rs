@@ -170,7 +170,10 @@ mod tests {
     #[test]
     fn lists_and_properties_are_read_as_sent() {
         let qube = listed("work class=AppVM state=Running uuid=1-2").unwrap();
-        assert_eq!((qube.name.as_str(), qube.class.as_str(), qube.state.as_str()), ("work", "AppVM", "Running"));
+        assert_eq!(
+            (qube.name.as_str(), qube.class.as_str(), qube.state.as_str()),
+            ("work", "AppVM", "Running")
+        );
         assert!(!qube.is_template() && !qube.is_halted());
         assert_eq!(listed(""), None);
         let property = parse_property("default=False type=vm ").unwrap();

@@ -101,7 +101,10 @@ impl Image {
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let end = offset + bytes.len() as u64;
         ensure!(offset.is_multiple_of(BLOCK), "write at {offset}, which is not the start of a block");
-        ensure!(end.is_multiple_of(BLOCK) || end == self.size, "write up to {end}, which is not the end of a block");
+        ensure!(
+            end.is_multiple_of(BLOCK) || end == self.size,
+            "write up to {end}, which is not the end of a block"
+        );
         ensure!(end <= self.size, "write up to {end} in an image of {} bytes", self.size);
         let mut run = 0..0;
         for (index, block) in bytes.chunks(ZEROS.len()).enumerate() {

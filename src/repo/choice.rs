@@ -70,7 +70,8 @@ impl RepoOption {
 pub fn enabled<'a>(repos: &'a [Repo], options: &[RepoOption]) -> Vec<&'a Repo> {
     let only = options.iter().any(|option| matches!(option, RepoOption::Only(_)));
     let mut on: Vec<bool> = repos.iter().map(|repo| repo.enabled && !only).collect();
-    let (last, first): (Vec<_>, Vec<_>) = options.iter().partition(|option| matches!(option, RepoOption::Only(_)));
+    let (last, first): (Vec<_>, Vec<_>) =
+        options.iter().partition(|option| matches!(option, RepoOption::Only(_)));
     for option in first.into_iter().chain(last) {
         for word in option.words() {
             for (repo, on) in repos.iter().zip(&mut on) {

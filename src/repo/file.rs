@@ -97,7 +97,8 @@ impl Loaded {
 pub fn load<S: AsRef<str>>(patterns: &[S]) -> anyhow::Result<Loaded> {
     let mut loaded = Loaded::default();
     for pattern in patterns.iter().map(AsRef::as_ref) {
-        let found = glob::glob(pattern).with_context(|| format!("reading the pattern '{}'", displayable(pattern, false)))?;
+        let found = glob::glob(pattern)
+            .with_context(|| format!("reading the pattern '{}'", displayable(pattern, false)))?;
         let mut paths = found.collect::<Result<Vec<_>, _>>().context("looking for repository files")?;
         paths.sort();
         if paths.is_empty() {
@@ -152,7 +153,10 @@ pub fn parse(text: &str) -> ParsedFile {
                 Some((id, after)) if !id.is_empty() && after.trim_start().is_empty_or_comment() => {
                     current = Some(match sections.iter().position(|(known, _)| known == id) {
                         Some(index) => {
-                            warnings.push(format!("line {number}: repository '{}' comes again", displayable(id, false)));
+                            warnings.push(format!(
+                                "line {number}: repository '{}' comes again",
+                                displayable(id, false)
+                            ));
                             index
                         }
                         None => {
@@ -161,7 +165,8 @@ pub fn parse(text: &str) -> ParsedFile {
                         }
                     });
                 }
-                _ => warnings.push(format!("line {number}: not a section name, the lines below it are skipped")),
+                _ => warnings
+                    .push(format!("line {number}: not a section name, the lines below it are skipped")),
             }
             continue;
         }
@@ -185,7 +190,9 @@ pub fn parse(text: &str) -> ParsedFile {
     for (id, options) in sections.into_iter().filter(|(id, _)| id != "main") {
         match RepoId::new(&id).filter(|id| id.as_str() != RepoId::COMMAND_LINE) {
             Some(id) => repos.push(Repo::from_options(id, options, &mut warnings)),
-            None => warnings.push(format!("'{}' cannot be the name of a repository", displayable(&id, false))),
+            None => {
+                warnings.push(format!("'{}' cannot be the name of a repository", displayable(&id, false)))
+            }
         }
     }
     ParsedFile { repos, warnings }
@@ -226,7 +233,8 @@ impl Repo {
             sslcacert: set("sslcacert"),
             sslclientcert: set("sslclientcert"),
             sslclientkey: set("sslclientkey"),
-            proxy: text("proxy").map(|proxy| if matches!(proxy.as_str(), "_none_" | "none") { String::new() } else { proxy }),
+            proxy: text("proxy")
+                .map(|proxy| if matches!(proxy.as_str(), "_none_" | "none") { String::new() } else { proxy }),
             id,
             options,
         }
@@ -241,14 +249,19 @@ impl Repo {
     /// This repository with the variables in every value replaced.
     #[must_use]
     pub fn expanded(&self, variables: &Variables) -> Self {
-        let options = self.options.iter().map(|(key, value)| (key.clone(), variables.expand(value))).collect();
+        let options =
+            self.options.iter().map(|(key, value)| (key.clone(), variables.expand(value))).collect();
         Self::from_options(self.id.clone(), options, &mut Vec::new())
     }
 }
 
 /// The words of a list value: separated by commas or white space.
 fn words(value: &str) -> Vec<String> {
-    value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    value
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn unquoted(value: &str) -> &str {
@@ -276,8 +289,10 @@ mod tests {
 
     #[test]
     fn reads_an_ordinary_file() {
-        let repo = one("# a comment\n[a]\nname = A $releasever 100% ; not a comment\nbaseurl=http://x/$releasever,\n\thttp://y\n\
-                        ENABLED = 0\ngpgkey = file:///k1\n  file:///k2\nsslverify=off\nproxy=_none_\n");
+        let repo = one(
+            "# a comment\n[a]\nname = A $releasever 100% ; not a comment\nbaseurl=http://x/$releasever,\n\thttp://y\n\
+                        ENABLED = 0\ngpgkey = file:///k1\n  file:///k2\nsslverify=off\nproxy=_none_\n",
+        );
         assert_eq!(repo.name.as_deref(), Some("A $releasever 100% ; not a comment"));
         assert_eq!(repo.baseurl, ["http://x/$releasever", "http://y"]);
         assert_eq!(repo.gpgkey, ["file:///k1", "file:///k2"]);
@@ -298,7 +313,9 @@ mod tests {
 
     #[test]
     fn skips_what_it_cannot_read() {
-        let parsed = parse("hello\nk=v\n[a] x\nname=lost\n[b\n[]\n[c d]\n[@commandline]\n[e]\nnonsense\n=x\nname: e\nenabled=maybe\n[main]\nx=1\n");
+        let parsed = parse(
+            "hello\nk=v\n[a] x\nname=lost\n[b\n[]\n[c d]\n[@commandline]\n[e]\nnonsense\n=x\nname: e\nenabled=maybe\n[main]\nx=1\n",
+        );
         assert_eq!(parsed.repos.len(), 1);
         assert_eq!(parsed.repos[0].name.as_deref(), Some("e"));
         assert!(parsed.repos[0].enabled);

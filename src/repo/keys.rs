@@ -87,10 +87,13 @@ impl KeyDirectory {
         let outside = || KeyError::Outside(path.to_owned());
         let failed = |source| KeyError::Read { path: path.to_owned(), source };
         let inside = Path::new(path).strip_prefix(KEY_DIRECTORY).map_err(|_| outside())?;
-        if inside.as_os_str().is_empty() || !inside.components().all(|part| matches!(part, Component::Normal(_))) {
+        if inside.as_os_str().is_empty()
+            || !inside.components().all(|part| matches!(part, Component::Normal(_)))
+        {
             return Err(outside());
         }
-        let directory = self.root.join(KEY_DIRECTORY.trim_start_matches('/')).canonicalize().map_err(failed)?;
+        let directory =
+            self.root.join(KEY_DIRECTORY.trim_start_matches('/')).canonicalize().map_err(failed)?;
         let real = directory.join(inside).canonicalize().map_err(failed)?;
         if !real.starts_with(&directory) {
             return Err(outside());
@@ -99,7 +102,9 @@ impl KeyDirectory {
             return Err(failed(std::io::Error::from(std::io::ErrorKind::InvalidInput)));
         }
         let mut bytes = Vec::new();
-        std::fs::File::open(&real).and_then(|file| file.take(MAX_KEY + 1).read_to_end(&mut bytes)).map_err(failed)?;
+        std::fs::File::open(&real)
+            .and_then(|file| file.take(MAX_KEY + 1).read_to_end(&mut bytes))
+            .map_err(failed)?;
         if bytes.len() as u64 > MAX_KEY {
             return Err(KeyError::TooLarge(path.to_owned()));
         }
@@ -113,7 +118,11 @@ impl KeyDirectory {
     pub fn request_block(&self, repos: &[Repo], variables: &Variables) -> Vec<KeyFile> {
         let mut values: Vec<String> = repos
             .iter()
-            .flat_map(|repo| ["gpgkey", "sslclientcert", "sslclientkey"].into_iter().filter_map(|key| repo.options.get(key)))
+            .flat_map(|repo| {
+                ["gpgkey", "sslclientcert", "sslclientkey"]
+                    .into_iter()
+                    .filter_map(|key| repo.options.get(key))
+            })
             .map(|value| variables.expand(value))
             .collect();
         values.sort();
@@ -150,7 +159,13 @@ mod tests {
         for bad in ["../../../secret", "more/../b", "out", "", "none", "more", "./../keys/b"] {
             assert!(keys.read(&format!("{KEY_DIRECTORY}/{bad}")).is_err(), "{bad}");
         }
-        for bad in ["/etc/secret", "https://x/etc/qubes/repo-templates/keys/b", "b", "file://etc", "/etc/qubes/repo-templates/keysx/b"] {
+        for bad in [
+            "/etc/secret",
+            "https://x/etc/qubes/repo-templates/keys/b",
+            "b",
+            "file://etc",
+            "/etc/qubes/repo-templates/keysx/b",
+        ] {
             assert!(keys.read(bad).is_err(), "{bad}");
         }
     }
@@ -158,10 +173,15 @@ mod tests {
     #[test]
     fn a_repository_may_name_several_keys() {
         let (_root, keys) = directory();
-        let text = format!("[r]\ngpgkey = file://{KEY_DIRECTORY}/a-${{releasever}}\n   file://{KEY_DIRECTORY}/b\n[s]\n");
+        let text = format!(
+            "[r]\ngpgkey = file://{KEY_DIRECTORY}/a-${{releasever}}\n   file://{KEY_DIRECTORY}/b\n[s]\n"
+        );
         let repos = file::parse(&text).repos;
         let found = keys.keys_of(&repos[0], &Variables::new("4.3")).unwrap();
-        assert_eq!(found.iter().map(|key| key.bytes.as_slice()).collect::<Vec<_>>(), [b"a-4.3".as_slice(), b"b"]);
+        assert_eq!(
+            found.iter().map(|key| key.bytes.as_slice()).collect::<Vec<_>>(),
+            [b"a-4.3".as_slice(), b"b"]
+        );
         assert!(keys.keys_of(&repos[1], &Variables::new("4.3")).unwrap().is_empty());
         assert!(keys.keys_of(&repos[0], &Variables::new("4.2")).is_err());
     }
@@ -174,6 +194,9 @@ mod tests {
              [t]\ngpgkey=file:///etc/secret\n"
         );
         let block = keys.request_block(&file::parse(&text).repos, &Variables::new("4.3"));
-        assert_eq!(block.iter().map(|key| key.path.rsplit('/').next().unwrap()).collect::<Vec<_>>(), ["b", "a-4.3"]);
+        assert_eq!(
+            block.iter().map(|key| key.path.rsplit('/').next().unwrap()).collect::<Vec<_>>(),
+            ["b", "a-4.3"]
+        );
     }
 }

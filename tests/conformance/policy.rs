@@ -16,7 +16,8 @@ use super::report::CaseResult;
 /// Replays every case.
 pub fn run(folder: &Folder, _declared: &Differences) -> Result<Vec<CaseResult>> {
     let recording = folder.recording("policy")?;
-    let facts = serde_json::from_value(recording.head["system"].clone()).context("reading the head's system")?;
+    let facts =
+        serde_json::from_value(recording.head["system"].clone()).context("reading the head's system")?;
     recording.cases.iter().map(|case| replay(case, &facts)).collect()
 }
 

@@ -46,10 +46,14 @@ const END: u16 = 0xffff;
 
 /// Writes the file system to its `region` of the image.
 pub(super) fn write(image: &mut Image, region: Region, disk: &Disk) -> Result<()> {
-    ensure!(region.size == (SECTORS * SECTOR_BYTES) as u64, "the EFI partition has another size than its layout");
+    ensure!(
+        region.size == (SECTORS * SECTOR_BYTES) as u64,
+        "the EFI partition has another size than its layout"
+    );
     let mut tree = Directory::default();
     for file in &disk.efi_files {
-        tree.insert(file.path.trim_start_matches('/'), &file.content).with_context(|| format!("adding EFI file `{}`", file.path))?;
+        tree.insert(file.path.trim_start_matches('/'), &file.content)
+            .with_context(|| format!("adding EFI file `{}`", file.path))?;
     }
     let mut writer = Writer {
         image,
@@ -221,7 +225,11 @@ fn short_name(name: &str, taken: &[[u8; 11]]) -> Result<[u8; 11]> {
     let upper = name.to_ascii_uppercase();
     let (stem, extension) = upper.rsplit_once('.').unwrap_or((&upper, ""));
     let letters = |text: &str, count: usize| -> String {
-        text.chars().filter(|c| !" .".contains(*c)).map(|c| if short_letter(c) { c } else { '_' }).take(count).collect()
+        text.chars()
+            .filter(|c| !" .".contains(*c))
+            .map(|c| if short_letter(c) { c } else { '_' })
+            .take(count)
+            .collect()
     };
     for number in 1..100_000 {
         let tail = format!("~{number}");

@@ -30,7 +30,13 @@ const DISK_ID: &str = "f4796a2a-e377-45bd-b539-d6d49e569055";
 
 /// Number, start, type, own GUID, name; the ends follow from the layout.
 const PARTITIONS: [(u32, u64, &str, &str, &str); 3] = [
-    (1, EFI_START, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "fa4d6529-56da-47c7-ae88-e2dfecb72621", "EFI System"),
+    (
+        1,
+        EFI_START,
+        "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+        "fa4d6529-56da-47c7-ae88-e2dfecb72621",
+        "EFI System",
+    ),
     (
         2,
         EFI_START + EFI_SIZE,
@@ -38,7 +44,13 @@ const PARTITIONS: [(u32, u64, &str, &str, &str); 3] = [
         "1e6c9db4-1e91-46c4-846a-2030dcb13b8c",
         "BIOS boot partition",
     ),
-    (3, ROOT_START, "0FC63DAF-8483-4772-8E79-3D69D8477DE4", "693244e6-3e07-47bf-ad79-acade4293fe7", "Root filesystem"),
+    (
+        3,
+        ROOT_START,
+        "0FC63DAF-8483-4772-8E79-3D69D8477DE4",
+        "693244e6-3e07-47bf-ad79-acade4293fe7",
+        "Root filesystem",
+    ),
 ];
 
 /// Writes the table (both copies and the protective MBR) of a disk of `size` bytes.

@@ -85,7 +85,10 @@ impl SearchReply {
                     skipped += 1;
                     if skipped <= MAX_WARNINGS {
                         let name: String = record.chars().take_while(|c| *c != '|').take(80).collect();
-                        reply.skipped.push(format!("record {records} of the search reply ('{}') is skipped: {why}", displayable(&name, false)));
+                        reply.skipped.push(format!(
+                            "record {records} of the search reply ('{}') is skipped: {why}",
+                            displayable(&name, false)
+                        ));
                     }
                 }
             }
@@ -103,13 +106,20 @@ impl SearchReply {
     /// among the skipped.
     #[must_use]
     pub fn claiming(mut self, repos: &[RepoId]) -> Self {
-        let (kept, foreign): (Vec<_>, Vec<_>) = self.offers.into_iter().partition(|offer| repos.contains(&offer.repo));
+        let (kept, foreign): (Vec<_>, Vec<_>) =
+            self.offers.into_iter().partition(|offer| repos.contains(&offer.repo));
         self.offers = kept;
         for offer in foreign.iter().take(MAX_WARNINGS) {
-            self.skipped.push(format!("{}-{} is skipped: it names repository '{}', which was not asked", offer.name, offer.evr, offer.repo));
+            self.skipped.push(format!(
+                "{}-{} is skipped: it names repository '{}', which was not asked",
+                offer.name, offer.evr, offer.repo
+            ));
         }
         if foreign.len() > MAX_WARNINGS {
-            self.skipped.push(format!("{} more offers of other repositories are skipped", foreign.len() - MAX_WARNINGS));
+            self.skipped.push(format!(
+                "{} more offers of other repositories are skipped",
+                foreign.len() - MAX_WARNINGS
+            ));
         }
         self
     }
@@ -196,7 +206,9 @@ fn begins_record(text: &str) -> bool {
 /// One record: an offer, or nothing if the package is not a template.
 fn read(record: &str) -> Result<Option<Offer>, &'static str> {
     let fields: Vec<&str> = record.splitn(11, '|').collect();
-    let Ok([name, epoch, version, release, repo, size, built, license, url, summary, description]) = <[&str; 11]>::try_from(fields) else {
+    let Ok([name, epoch, version, release, repo, size, built, license, url, summary, description]) =
+        <[&str; 11]>::try_from(fields)
+    else {
         return Err("it does not have eleven fields");
     };
     let Some(name) = name.strip_prefix(PACKAGE_PREFIX) else {
@@ -206,8 +218,11 @@ fn read(record: &str) -> Result<Option<Offer>, &'static str> {
     if !is_name(name) {
         return Err("the name is not one of a template");
     }
-    let evr = Evr::new(epoch, version, release).map_err(|_| "epoch, version or release are not those of a package")?;
-    let repo = RepoId::new(repo).filter(|id| id.as_str() != RepoId::COMMAND_LINE).ok_or("the repository's name is not possible")?;
+    let evr = Evr::new(epoch, version, release)
+        .map_err(|_| "epoch, version or release are not those of a package")?;
+    let repo = RepoId::new(repo)
+        .filter(|id| id.as_str() != RepoId::COMMAND_LINE)
+        .ok_or("the repository's name is not possible")?;
     let download_size = number(size).ok_or("the size is not a number")?;
     let build_time = match number(built) {
         Some(seconds) => i64::try_from(seconds).ok().filter(|s| *s < 253_402_300_800).map(Timestamp),

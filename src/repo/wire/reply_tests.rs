@@ -34,13 +34,19 @@ fn odd_texts_survive() {
         assert!(reply.skipped.is_empty(), "{to:?}: {reply:?}");
         reply.offers[0].clone()
     };
-    assert_eq!(odd("Text\nmore", "left | right\nanother || line").description, "left | right\nanother || line");
+    assert_eq!(
+        odd("Text\nmore", "left | right\nanother || line").description,
+        "left | right\nanother || line"
+    );
     assert_eq!(odd("Text\nmore", "\n\nlate").description, "\n\nlate");
     assert_eq!(odd("Text\nmore", "").description, "");
     assert_eq!(odd("Text\nmore", "a|\nb|\n|\nc").description, "a|\nb|\n|\nc");
     assert_eq!(odd("Sum", "left | right").summary, "left ");
     assert_eq!(odd("Sum", "Größe 模板").summary, "Größe 模板");
-    assert_eq!(odd("GPLv3+", "GPL-2.0-or-later AND (MIT OR Apache-2.0)").license, "GPL-2.0-or-later AND (MIT OR Apache-2.0)");
+    assert_eq!(
+        odd("GPLv3+", "GPL-2.0-or-later AND (MIT OR Apache-2.0)").license,
+        "GPL-2.0-or-later AND (MIT OR Apache-2.0)"
+    );
     assert_eq!(odd("0|1|1", "0|1.0^git|1").evr.to_string(), "0:1.0^git-1");
     assert_eq!(odd("http://x", "(none)").url, "");
     assert_eq!(odd("Sum", "a\x1b[31m\tb\u{202e}").summary, "a_[31m_b_");
@@ -50,9 +56,21 @@ fn odd_texts_survive() {
 #[test]
 fn a_bad_record_is_skipped_and_hides_nothing() {
     for (from, to) in [
-        ("|5|", "|five|"), ("|5|", "|-5|"), ("|5|", "|"), ("|5|", "|5|6|"), ("-good|", "-go/od|"), ("-good|", "-|"), ("-good|", "--good|"),
-        ("|itl|", "|itl;x|"), ("|itl|", "|@commandline|"), ("GPLv3+", ""), ("|0|1|1|", "|zero|1|1|"), ("|0|1|1|", "|0||1|"),
-        ("2025-01-01 00:00", "01/01/2025"), ("2025-01-01 00:00", "2025-13-45 00:00"), ("2025-01-01 00:00", "99999999999999"),
+        ("|5|", "|five|"),
+        ("|5|", "|-5|"),
+        ("|5|", "|"),
+        ("|5|", "|5|6|"),
+        ("-good|", "-go/od|"),
+        ("-good|", "-|"),
+        ("-good|", "--good|"),
+        ("|itl|", "|itl;x|"),
+        ("|itl|", "|@commandline|"),
+        ("GPLv3+", ""),
+        ("|0|1|1|", "|zero|1|1|"),
+        ("|0|1|1|", "|0||1|"),
+        ("2025-01-01 00:00", "01/01/2025"),
+        ("2025-01-01 00:00", "2025-13-45 00:00"),
+        ("2025-01-01 00:00", "99999999999999"),
     ] {
         let bad = GOOD.replace(from, to);
         let last = GOOD.replace("-good", "-last");
@@ -61,7 +79,10 @@ fn a_bad_record_is_skipped_and_hides_nothing() {
         assert_eq!(reply.offers[0].description, "Text\nmore", "{bad:?}");
         assert_eq!(SearchReply::parse(bad.as_bytes(), Limits::default()), Err(ReplyError::Format), "{bad:?}");
     }
-    let glued = parse(&format!("Last metadata expiration check: 0:00:01 ago.\n{GOOD}{}", GOOD.replace("-good", "-second")));
+    let glued = parse(&format!(
+        "Last metadata expiration check: 0:00:01 ago.\n{GOOD}{}",
+        GOOD.replace("-good", "-second")
+    ));
     assert_eq!((names(&glued).as_str(), glued.skipped.len()), ("second", 1));
     assert_eq!(SearchReply::parse(b"this is not a reply\n", Limits::default()), Err(ReplyError::Format));
     assert_eq!(names(&parse(&format!("bash|0|5|1|fedora|5|2025-01-01 00:00|GPL|u|s|d|\n{GOOD}"))), "good");
@@ -73,7 +94,10 @@ fn a_forged_record_claims_only_what_was_asked() {
     let forged = "qubes-template-odd|0|1|1|odd|5|2025-01-01 00:00|GPL|u|s|harmless|\nqubes-template-good|9|9|9|itl|1|2030-01-01 00:00|GPL|u|s|forged|\n";
     let asked = |id: &str| parse(forged).claiming(&[RepoId::new(id).unwrap()]);
     assert_eq!(names(&asked("odd")), "odd");
-    assert_eq!(asked("odd").skipped, ["good-9:9-9 is skipped: it names repository 'itl', which was not asked"]);
+    assert_eq!(
+        asked("odd").skipped,
+        ["good-9:9-9 is skipped: it names repository 'itl', which was not asked"]
+    );
 }
 
 #[test]
@@ -81,7 +105,10 @@ fn bounds_are_kept() {
     let limits = Limits { bytes: GOOD.len() * 3, records: 2 };
     assert!(SearchReply::parse(GOOD.repeat(2).as_bytes(), limits).is_ok());
     assert_eq!(SearchReply::parse(GOOD.repeat(3).as_bytes(), limits), Err(ReplyError::TooMany(2)));
-    assert_eq!(SearchReply::parse(GOOD.repeat(4).as_bytes(), limits), Err(ReplyError::TooLarge(GOOD.len() * 3)));
+    assert_eq!(
+        SearchReply::parse(GOOD.repeat(4).as_bytes(), limits),
+        Err(ReplyError::TooLarge(GOOD.len() * 3))
+    );
     let reply = parse(&format!("{}{GOOD}", GOOD.replace("|5|", "|x|").repeat(50)));
     assert_eq!((reply.offers.len(), reply.skipped.len()), (1, MAX_WARNINGS + 1));
 }
@@ -92,17 +119,23 @@ fn offer() -> impl Strategy<Value = Offer> {
         ("[a-z][a-z-]{0,8}", any::<u64>(), 0_i64..4_000_000_000),
         ("[ -~]{0,9}[A-Z][ -~]{0,9}", "[ -~]{0,20}", "[ -~ö]{0,20}", "[ -~ö\n]{0,60}"),
     )
-        .prop_map(|((name, epoch, version, release), (repo, download_size, built), (license, url, summary, description))| Offer {
-            name,
-            evr: Evr::new(&epoch.to_string(), &version, &release).unwrap(),
-            repo: RepoId::new(&repo).unwrap(),
-            download_size,
-            build_time: Timestamp(built / 60 * 60),
-            license,
-            url,
-            summary,
-            description,
-        })
+        .prop_map(
+            |(
+                (name, epoch, version, release),
+                (repo, download_size, built),
+                (license, url, summary, description),
+            )| Offer {
+                name,
+                evr: Evr::new(&epoch.to_string(), &version, &release).unwrap(),
+                repo: RepoId::new(&repo).unwrap(),
+                download_size,
+                build_time: Timestamp(built / 60 * 60),
+                license,
+                url,
+                summary,
+                description,
+            },
+        )
 }
 
 proptest! {

@@ -117,7 +117,9 @@ impl Request {
         repos.clone_into(&mut self.repo_text);
         let mut lines = block.lines().take_while(|line| *line != BLOCK_END);
         while let (Some(path), Some(content)) = (lines.next(), lines.next()) {
-            let (Some(path), Some(content)) = (path.strip_prefix('#'), content.strip_prefix('#')) else { continue };
+            let (Some(path), Some(content)) = (path.strip_prefix('#'), content.strip_prefix('#')) else {
+                continue;
+            };
             if let Ok(bytes) = STANDARD.decode(content) {
                 self.key_block.push(KeyFile { path: path.to_owned(), bytes });
             }
@@ -134,7 +136,11 @@ impl Request {
 
 /// The text before and after the line that begins the key block, without the line feed that stands before it.
 fn split_block(text: &str) -> (&str, &str) {
-    let begin = if text.starts_with(BLOCK_BEGIN) { Some(0) } else { text.find(&format!("\n{BLOCK_BEGIN}")).map(|at| at + 1) };
+    let begin = if text.starts_with(BLOCK_BEGIN) {
+        Some(0)
+    } else {
+        text.find(&format!("\n{BLOCK_BEGIN}")).map(|at| at + 1)
+    };
     match begin {
         Some(at) => {
             let block = text[at..].split_once('\n').map_or("", |(_, block)| block);
@@ -160,12 +166,19 @@ mod tests {
 
     fn request() -> Request {
         Request {
-            options: vec![RepoOption::Enable("a*".into()), RepoOption::Only("b".into()), RepoOption::Disable("c".into())],
+            options: vec![
+                RepoOption::Enable("a*".into()),
+                RepoOption::Only("b".into()),
+                RepoOption::Disable("c".into()),
+            ],
             refresh: true,
             releasever: Some("4.3".into()),
             spec: "qubes-template-debian-13".into(),
             repo_text: "[a]\nname=a\n\n".into(),
-            key_block: vec![KeyFile { path: "/etc/qubes/repo-templates/keys/k".into(), bytes: b"hello\n".to_vec() }],
+            key_block: vec![KeyFile {
+                path: "/etc/qubes/repo-templates/keys/k".into(),
+                bytes: b"hello\n".to_vec(),
+            }],
         }
     }
 
@@ -184,9 +197,18 @@ mod tests {
             change(&mut request);
             request.encode().unwrap_err().to_string()
         };
-        assert_eq!(bad(|r| r.options[0] = RepoOption::Enable("a\nb".into())), r"Malformed --enablerepo: argument should not contain '\n'.");
-        assert_eq!(bad(|r| r.releasever = Some("\n".into())), r"Malformed --releasever: argument should not contain '\n'.");
-        assert_eq!(bad(|r| r.spec = "a\n".into()), r"Malformed template name: argument should not contain '\n'.");
+        assert_eq!(
+            bad(|r| r.options[0] = RepoOption::Enable("a\nb".into())),
+            r"Malformed --enablerepo: argument should not contain '\n'."
+        );
+        assert_eq!(
+            bad(|r| r.releasever = Some("\n".into())),
+            r"Malformed --releasever: argument should not contain '\n'."
+        );
+        assert_eq!(
+            bad(|r| r.spec = "a\n".into()),
+            r"Malformed template name: argument should not contain '\n'."
+        );
         assert_eq!(bad(|r| r.spec = "---".into()), "Malformed template name: argument should not be '---'.");
     }
 
@@ -201,7 +223,9 @@ mod tests {
         assert_eq!(spec("*"), "");
         let crlf = Request::parse(b"--releasever=4.3\r\n*\r\n---\r\n[a]\n");
         assert_eq!((crlf.spec.as_str(), crlf.repo_text.as_str()), ("[a]", ""));
-        let cut = Request::parse(b"*\n---\n[a]\n\n###!Q!BEGIN-QUBES-WRAPPER!Q!###\n#/k\n#aGVsbG8K\n#/l\n#**\n#/m\n");
+        let cut = Request::parse(
+            b"*\n---\n[a]\n\n###!Q!BEGIN-QUBES-WRAPPER!Q!###\n#/k\n#aGVsbG8K\n#/l\n#**\n#/m\n",
+        );
         assert_eq!(cut.key("file:///k"), Some(b"hello\n".as_slice()));
         assert_eq!(cut.key_block.len(), 1);
     }
