@@ -37,6 +37,7 @@ pub mod build;
 pub mod cancel;
 pub mod cli;
 pub mod io;
+pub mod lock;
 pub mod payload;
 pub mod qrexec;
 pub mod repo;

@@ -92,7 +92,9 @@ pub struct Limits {
     pub errors: usize,
     /// Longest time in all.
     pub total: Option<Duration>,
-    /// Longest time without a byte of output.
+    /// Longest time until the first byte of output.
+    pub first: Option<Duration>,
+    /// Longest time without a byte of output after that.
     pub idle: Option<Duration>,
 }
 
@@ -319,7 +321,7 @@ async fn take(
     let mut total: u64 = 0;
     loop {
         let read = from.read(&mut buffer);
-        let read = match limits.idle {
+        let read = match if total == 0 { limits.first } else { limits.idle } {
             None => read.await,
             Some(idle) => timeout(idle, read).await.map_err(|_| RunError::Stalled(idle))?,
         };
@@ -362,8 +364,13 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { output: 1 << 20, errors: 100, total: Some(Duration::from_secs(20)), idle: None };
+    const LIMITS: Limits = Limits {
+        output: 1 << 20,
+        errors: 100,
+        total: Some(Duration::from_secs(20)),
+        first: None,
+        idle: None,
+    };
 
     fn shell(script: &str) -> Program {
         Program::helper("/bin/sh", &["-c", script])

@@ -1,1 +1,138 @@
-//! The last stage of the line: a volume in dom0.
+//! Writing an image into a volume.
+//!
+//! dom0 takes a size and then that many bytes, writes them beside the volume's content, and puts them in its place only
+//! when exactly that many arrived. So whoever writes holds the end back until it is sure ([`crate::root_image`]), and a
+//! stream that ends early, for whatever reason, leaves the volume as it was.
+//!
+//! The writer works on a thread of its own, on the descriptor of a pipe; this side waits for dom0's answer. When dom0
+//! refuses early the writer sees a broken pipe, and the reason stands in the answer, not in the broken pipe.
+
+use std::io::{self, PipeWriter, Write};
+
+use crate::admin::{AdminApi, CallError};
+
+/// Why a volume has its old content.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError<E> {
+    /// dom0 refused, or did not get all.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The data is not what it should be; the end of it was never sent.
+    #[error(transparent)]
+    Data(E),
+    /// There is nothing to import. dom0 would take it and leave an empty volume.
+    #[error("the image is empty")]
+    Empty,
+    /// The writer did not end as it should.
+    #[error("the import was given up")]
+    GivenUp,
+}
+
+/// Imports `size` bytes into `volume` of `qube`. `write` gets the pipe on a thread of its own and writes exactly that
+/// many bytes, or fails before the last of them.
+///
+/// # Errors
+/// When the volume keeps its old content, or dom0 does not say that it has the new one.
+pub async fn import_with_size<T, E>(
+    api: &dyn AdminApi,
+    qube: &str,
+    volume: &str,
+    size: u64,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, E> + Send + 'static,
+) -> Result<T, ImportError<E>>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    if size == 0 {
+        return Err(ImportError::Empty);
+    }
+    let import = api.import(qube, volume)?;
+    let mut pipe = Pipe { pipe: import.input, broken: false };
+    let writer = tokio::task::spawn_blocking(move || {
+        if writeln!(pipe, "{size}").is_err() {
+            return (true, None);
+        }
+        let written = write(&mut pipe);
+        (pipe.broken, Some(written))
+    });
+    // The pipe is closed when the writer is done, and dom0 answers when the pipe is closed.
+    let (written, answer) = tokio::join!(writer, import.reply);
+    match (written, answer) {
+        (Ok((_, Some(Ok(done)))), Ok(_)) => Ok(done),
+        (Ok((false, Some(Err(error)))), _) => Err(ImportError::Data(error)),
+        (_, Err(error)) => Err(ImportError::Call(error)),
+        (_, Ok(_)) => Err(ImportError::GivenUp),
+    }
+}
+
+/// The pipe to dom0, which remembers whether it broke: then dom0 knows why, and the writer does not.
+struct Pipe {
+    pipe: PipeWriter,
+    broken: bool,
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pipe.write(bytes).inspect_err(|error| self.broken |= error.kind() != io::ErrorKind::Interrupted)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pipe.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::admin::fake::{FakeAdmin, Fault};
+
+    fn import(fake: &Rc<FakeAdmin>, size: u64, data: &'static [u8]) -> Result<(), ImportError<io::Error>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(import_with_size(fake, "t", "root", size, move |out| {
+            out.write_all(data)?;
+            if data.ends_with(b"!") { Err(io::Error::other("held back")) } else { Ok(()) }
+        }))
+    }
+
+    fn fake() -> Rc<FakeAdmin> {
+        let fake = FakeAdmin::with(&[("t", "TemplateVM", "Halted")]);
+        fake.qubes.borrow_mut().get_mut("t").unwrap().volumes.insert("root".into(), b"old".to_vec());
+        Rc::new(fake)
+    }
+
+    fn root(fake: &FakeAdmin) -> Vec<u8> {
+        fake.qubes.borrow()["t"].volumes["root"].clone()
+    }
+
+    #[test]
+    fn exactly_the_announced_bytes_are_committed() {
+        let fake = fake();
+        import(&fake, 8, b"contents").unwrap();
+        assert_eq!(root(&fake), b"contents");
+        assert!(matches!(import(&fake, 9, b"contents"), Err(ImportError::Call(_))));
+        assert!(matches!(import(&fake, 0, b""), Err(ImportError::Empty)));
+        assert_eq!(root(&fake), b"contents");
+    }
+
+    #[test]
+    fn a_writer_that_gives_up_leaves_the_old_content_and_its_own_reason() {
+        let fake = fake();
+        assert!(
+            matches!(import(&fake, 8, b"conten!"), Err(ImportError::Data(e)) if e.to_string() == "held back")
+        );
+        assert_eq!(root(&fake), b"old");
+    }
+
+    #[test]
+    fn what_dom0_says_is_the_reason_of_a_refusal() {
+        let fake = fake();
+        fake.fail("admin.vm.volume.ImportWithSize", "", Fault::Exception("QubesVMNotHaltedError", "not off"));
+        assert!(
+            matches!(import(&fake, 8, b"contents"), Err(ImportError::Call(e)) if e.to_string() == "not off")
+        );
+        assert_eq!(root(&fake), b"old");
+    }
+}

@@ -5,8 +5,13 @@ use crate::qrexec::{Ended, Escapes, Limits, Program, REFUSED, RunError, Side};
 use crate::untrusted::displayable;
 
 /// Long enough for a person to answer a policy's question, and for a qube to start.
-const LIMITS: Limits =
-    Limits { output: wire::MAX_REPLY, errors: 4096, total: Some(Duration::from_secs(15 * 60)), idle: None };
+const LIMITS: Limits = Limits {
+    output: wire::MAX_REPLY,
+    errors: 4096,
+    total: Some(Duration::from_secs(15 * 60)),
+    first: None,
+    idle: None,
+};
 
 /// An import lasts as long as its data; only its reply is bounded.
 const IMPORT_LIMITS: Limits = Limits { total: None, ..LIMITS };
