@@ -1,1 +1,7 @@
-//! Stream adaptors, one a file, one promise an adaptor.
+//! Stream adaptors, one a file, one promise an adaptor. All are blocking `Read` or `Write`.
+
+pub mod at;
+pub mod hash;
+pub mod limit;
+pub mod progress;
+pub mod tail;

@@ -1,1 +1,147 @@
 //! From a spooled package to a verified one.
+//!
+//! [`verify`] is the only way to a [`Verified`], and there is no way to one without it but
+//! [`check_digests_only`], which is for local files under `--nogpgcheck` and leaves [`Verified::signer`] empty. The
+//! rules stand in [`policy`]; each way to break one is a variant of [`Rejection`].
+//!
+//! No clock, no environment: the caller passes the time in.
+
+mod container;
+pub(crate) mod digest;
+mod header;
+pub mod keyring;
+mod package;
+mod packet;
+pub mod policy;
+mod rejection;
+mod signature;
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use keyring::Keyring;
+pub use package::{FileInfo, PackageInfo, TEMPLATES};
+pub use policy::Policy;
+pub use rejection::{Rejection, Section};
+pub use signature::Signer;
+
+use crate::io::at::ReadAt;
+use crate::io::hash::Hash;
+use crate::spool::Spooled;
+use digest::Measured;
+
+/// A package that fulfils the policy, still in the one file in which it was measured.
+#[derive(Debug)]
+pub struct Verified {
+    spooled: Spooled,
+    info: PackageInfo,
+    signer: Option<Signer>,
+    payload_offset: u64,
+    payload_digest: (Hash, Vec<u8>),
+}
+
+/// Judges a package by the policy, with the certificates of `keyring`, at the time `now`.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn verify(
+    spooled: Spooled,
+    policy: &Policy,
+    keyring: &Keyring,
+    now: SystemTime,
+) -> Result<Verified, Rejection> {
+    let (spooled, measured) = spooled.into_measured()?;
+    check_tags(&measured)?;
+    let signer = signature::judge(&measured.head, keyring, now);
+    // A damaged download is to be called damaged, not forged: digests are what a mirror's fault breaks first.
+    measured.check()?;
+    let signer = signer?;
+    signature::judge_over_both(&measured.head, measured.both.clone(), keyring, now)?;
+    Verified::new(spooled, &measured, policy, Some(signer))
+}
+
+/// Judges a package by everything in the policy but its signatures: what `--nogpgcheck` means for a local file.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_digests_only(spooled: Spooled, policy: &Policy) -> Result<Verified, Rejection> {
+    let (spooled, measured) = spooled.into_measured()?;
+    check_tags(&measured)?;
+    measured.check()?;
+    Verified::new(spooled, &measured, policy, None)
+}
+
+fn check_tags(measured: &Measured) -> Result<(), Rejection> {
+    let header = &measured.head.signature;
+    match header.tags().find(|tag| !policy::SIGNATURE_TAGS.contains(tag)) {
+        Some(tag) => return Err(Rejection::SignatureTag(tag)),
+        None => {}
+    }
+    for tag in [999, 1008] {
+        let reserved = header.binary(tag).map_err(|_| Rejection::SignatureTag(tag))?;
+        if reserved.is_some_and(|bytes| bytes.iter().any(|b| *b != 0)) {
+            return Err(Rejection::Header(Section::Signature, "its reserved space is not empty"));
+        }
+    }
+    Ok(())
+}
+
+impl Verified {
+    fn new(
+        spooled: Spooled,
+        measured: &Measured,
+        policy: &Policy,
+        signer: Option<Signer>,
+    ) -> Result<Self, Rejection> {
+        Ok(Self {
+            info: PackageInfo::read(&measured.head, policy)?,
+            payload_offset: measured.head.payload_offset,
+            payload_digest: digest::payload_digest(&measured.head.header)?,
+            spooled,
+            signer,
+        })
+    }
+
+    /// What the package says about itself.
+    #[must_use]
+    pub fn info(&self) -> &PackageInfo {
+        &self.info
+    }
+
+    /// Who signed it; `None` only where the caller asked for no check.
+    #[must_use]
+    pub fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
+    }
+
+    /// Bytes of the whole package.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.spooled.size()
+    }
+
+    /// Gives the package a name: the file appears complete or not at all, and replaces one that is there.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn persist(&self, path: &Path) -> io::Result<()> {
+        self.spooled.persist(path)
+    }
+
+    /// The compressed payload, from its first byte.
+    pub(crate) fn payload(&self) -> ReadAt {
+        ReadAt::new(self.file(), self.payload_offset, self.spooled.size())
+    }
+
+    /// What the payload's digest must be.
+    pub(crate) fn payload_digest(&self) -> (Hash, &[u8]) {
+        (self.payload_digest.0, &self.payload_digest.1)
+    }
+
+    fn file(&self) -> Arc<File> {
+        self.spooled.file()
+    }
+}
