@@ -35,6 +35,7 @@
 pub mod admin;
 pub mod build;
 pub mod cancel;
+pub mod catalogue;
 pub mod cli;
 pub mod io;
 pub mod lock;

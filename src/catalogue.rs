@@ -1,0 +1,201 @@
+//! What the configured repositories offer, asked of the UpdateVM when somebody wants to know.
+//!
+//! Nothing is read, resolved or asked before the first search: a command that needs no repository works where there is
+//! none. `--refresh` goes on the first request only. A specification that was asked before is not asked again.
+//!
+//! # Whose key counts
+//!
+//! The reply names a repository for each offer, and the UpdateVM writes the reply. So the name only ever *narrows* the
+//! choice: an offer of a repository that takes part in this call needs a key of that repository; an offer that names
+//! any other needs a key of one that takes part. The keys of a repository that is disabled here vouch for nothing.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::admin::AdminApi;
+use crate::repo::choice::{self, RepoOption};
+use crate::repo::file::{self, Repo};
+use crate::repo::keys::{KeyDirectory, KeyFile};
+use crate::repo::variables::Variables;
+use crate::repo::wire::{Request, RequestError};
+use crate::report::{Failure, Message, Reporter};
+use crate::template::{Offer, PACKAGE_PREFIX, TemplateSpec};
+use crate::update_vm::{Found, SearchError, UpdateQube, UpdateVm};
+
+/// Where templates come from, as options and configuration say.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Patterns of repository files.
+    pub repo_files: Vec<String>,
+    /// Key for local files, and for repositories that name none.
+    pub keyring: PathBuf,
+    /// The UpdateVM; `None` for the system's, empty for this qube.
+    pub updatevm: Option<String>,
+    /// Repository options in command-line order.
+    pub options: Vec<RepoOption>,
+    /// Release of Qubes OS whose templates are wanted.
+    pub releasever: String,
+    /// Whether cached metadata must not be used.
+    pub refresh: bool,
+}
+
+/// The repositories and the way to ask about them.
+pub struct Catalogue<'a> {
+    api: &'a dyn AdminApi,
+    reporter: &'a dyn Reporter,
+    sources: &'a Sources,
+    repositories: OnceCell<Repositories>,
+    update_vm: OnceCell<Box<dyn UpdateVm + 'a>>,
+    refresh: Cell<bool>,
+    answers: RefCell<HashMap<String, Found>>,
+}
+
+struct Repositories {
+    all: Vec<Repo>,
+    text: String,
+    block: Vec<KeyFile>,
+}
+
+impl std::fmt::Debug for Catalogue<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalogue").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Catalogue<'a> {
+    /// The catalogue of these sources. Nothing is looked at yet.
+    #[must_use]
+    pub fn new(api: &'a dyn AdminApi, reporter: &'a dyn Reporter, sources: &'a Sources) -> Self {
+        Self {
+            api,
+            reporter,
+            sources,
+            repositories: OnceCell::new(),
+            update_vm: OnceCell::new(),
+            refresh: Cell::new(sources.refresh),
+            answers: RefCell::default(),
+        }
+    }
+
+    /// Asks for the templates that `spec` means; `None` for all of them.
+    ///
+    /// # Errors
+    /// When there is nobody to ask, or no usable answer.
+    pub async fn search(&self, spec: Option<&TemplateSpec>) -> Result<Found, Failure> {
+        let spec = spec.map_or_else(|| "*".to_owned(), TemplateSpec::package_spec);
+        if let Some(found) = self.answers.borrow().get(&spec) {
+            return Ok(found.clone());
+        }
+        let request = self.request(spec, self.refresh.take())?;
+        // What cannot be sent is said before anybody is asked for the UpdateVM.
+        request.encode().map_err(malformed)?;
+        let found = self.update_vm().await?.search(&request).await.map_err(|error| match error {
+            SearchError::Request(error) => malformed(error),
+            other => Failure::Failed(other.into()),
+        })?;
+        for line in &found.reply.skipped {
+            self.reporter.say(&Message::Warning(line));
+        }
+        self.answers.borrow_mut().insert(request.spec, found.clone());
+        Ok(found)
+    }
+
+    /// The request that downloads `offer`.
+    ///
+    /// # Errors
+    /// When the repository files cannot be read.
+    pub fn download_request(&self, offer: &Offer) -> Result<Request, Failure> {
+        self.request(format!("{PACKAGE_PREFIX}{}-{}", offer.name, offer.evr), false)
+    }
+
+    /// The UpdateVM, found when it is first needed.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn update_vm(&self) -> Result<&dyn UpdateVm, Failure> {
+        if let Some(update_vm) = self.update_vm.get() {
+            return Ok(update_vm.as_ref());
+        }
+        let found = UpdateQube::resolve(self.api, self.reporter, self.sources.updatevm.as_deref()).await;
+        let found = found.map_err(|error| Failure::Failed(error.into()))?;
+        Ok(self.update_vm.get_or_init(|| Box::new(found)).as_ref())
+    }
+
+    /// The key files that may vouch for `offer`.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn keys_for(&self, offer: &Offer) -> Result<Vec<KeyFile>, Failure> {
+        let repositories = self.repositories()?;
+        let asked = choice::enabled(&repositories.all, &self.sources.options);
+        let claimed: Vec<&Repo> = asked.iter().copied().filter(|repo| repo.id == offer.repo).collect();
+        let vouching = if claimed.is_empty() { asked } else { claimed };
+        let (directory, variables) = (KeyDirectory::default(), Variables::new(&self.sources.releasever));
+        let mut keys = Vec::new();
+        for repo in vouching {
+            let own = directory.keys_of(repo, &variables).context("reading the keys of a repository")?;
+            match own.is_empty() {
+                true => keys.push(self.default_key()?),
+                false => keys.extend(own),
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The key for local files.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn default_key(&self) -> Result<KeyFile, Failure> {
+        let path = &self.sources.keyring;
+        let bytes = std::fs::read(path).with_context(|| format!("reading the key {}", path.display()))?;
+        Ok(KeyFile { path: path.display().to_string(), bytes })
+    }
+
+    fn request(&self, spec: String, refresh: bool) -> Result<Request, Failure> {
+        let repositories = self.repositories()?;
+        Ok(Request {
+            options: self.sources.options.clone(),
+            refresh,
+            releasever: Some(self.sources.releasever.clone()),
+            spec,
+            repo_text: repositories.text.clone(),
+            key_block: repositories.block.clone(),
+        })
+    }
+
+    fn repositories(&self) -> Result<&Repositories, Failure> {
+        if let Some(repositories) = self.repositories.get() {
+            return Ok(repositories);
+        }
+        let loaded = file::load(&self.sources.repo_files)?;
+        if loaded.files.is_empty() {
+            let patterns = self.sources.repo_files.join("', '");
+            return Err(Failure::new(format!(
+                "no repository file matches '{patterns}'\n\
+                 help: the package qubes-repo-templates brings them, '--repo-files' names others"
+            )));
+        }
+        for pattern in &loaded.unmatched {
+            self.reporter.say(&Message::Warning(&format!("no repository file matches '{pattern}'")));
+        }
+        let parsed = loaded.parse();
+        for line in &parsed.warnings {
+            self.reporter.say(&Message::Warning(line));
+        }
+        let variables = Variables::new(&self.sources.releasever);
+        let block = KeyDirectory::default().request_block(&parsed.repos, &variables);
+        Ok(self.repositories.get_or_init(|| Repositories {
+            all: parsed.repos,
+            text: loaded.request_text(),
+            block,
+        }))
+    }
+}
+
+fn malformed(error: RequestError) -> Failure {
+    Failure::Usage(error.to_string())
+}
