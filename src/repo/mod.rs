@@ -8,7 +8,7 @@
 
 pub mod choice;
 pub mod file;
-pub mod fnmatch;
+pub use crate::template::fnmatch;
 pub mod keys;
 pub mod variables;
 pub mod wire;

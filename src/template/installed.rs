@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Evr, TemplateSpec};
+use super::{Evr, TemplateSpec, Timestamp};
 use crate::untrusted::{displayable, feature_value};
 
 /// What the features of a qube say about the template in it.
@@ -21,7 +21,7 @@ pub struct Installed {
     pub release: String,
     /// Repository that it came from, or `@commandline`.
     pub repo: String,
-    /// When the package was built: `YYYY-MM-DD HH:MM:SS`, UTC.
+    /// When the package was built: `YYYY-MM-DD HH:MM:SS`, UTC; empty where that is not known.
     pub build_time: String,
     /// When it was installed, in the same form.
     pub install_time: String,
@@ -66,14 +66,16 @@ impl Installed {
         let line = |feature: &str| displayable(&get(feature).unwrap_or_default(), false);
         let text =
             |feature: &str| Some(line(feature)).filter(|t| t != "None" && t != "(none)").unwrap_or_default();
+        let time =
+            |feature: &str| Timestamp::parse(&line(feature)).map(|t| t.to_string()).unwrap_or_default();
         Some(Self {
             name: qube.to_owned(),
-            epoch: text("template-epoch"),
+            epoch: line("template-epoch"),
             version: line("template-version"),
             release: line("template-release"),
             repo: line("template-reponame"),
-            build_time: line("template-buildtime"),
-            install_time: line("template-installtime"),
+            build_time: time("template-buildtime"),
+            install_time: time("template-installtime"),
             license: line("template-license"),
             url: text("template-url"),
             summary: line("template-summary"),
@@ -109,8 +111,7 @@ impl Installed {
     /// `epoch:version-release` as the features have it, also where that is no valid build.
     #[must_use]
     pub fn evr_text(&self) -> String {
-        let epoch = if self.epoch.is_empty() { "0" } else { &self.epoch };
-        format!("{epoch}:{}-{}", self.version, self.release)
+        format!("{}:{}-{}", self.epoch, self.version, self.release)
     }
 
     /// How `build` stands to the installed one. A build that is not known is older than any other.
@@ -156,7 +157,7 @@ mod tests {
         let half =
             read("t", &[(MARKER, "t"), ("template-epoch", "None"), ("template-version", "4.3")]).unwrap();
         assert_eq!(half.evr(), None);
-        assert_eq!(half.evr_text(), "0:4.3-");
+        assert_eq!(half.evr_text(), "None:4.3-");
         assert_eq!(half.cmp_to(&Evr::new("0", "1", "1").unwrap()), Ordering::Greater);
         let spec = |text| TemplateSpec::new(text).unwrap();
         assert!(half.matches(&spec("t")) && !half.matches(&spec("t-4")));

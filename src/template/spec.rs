@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::fnmatch::{fnmatch, is_pattern};
+use super::fnmatch::{is_pattern, matches};
 use super::{Evr, PACKAGE_PREFIX};
 
 /// What a user typed to name templates: a name, a name with a version, or a shell pattern of either.
@@ -54,7 +54,7 @@ impl TemplateSpec {
     /// The same with texts that need not be a valid build, as features of a damaged template hold them.
     #[must_use]
     pub fn matches_parts(&self, name: &str, epoch: &str, version: &str, release: &str) -> bool {
-        let hit = |text: &str| fnmatch(&self.0, text);
+        let hit = |text: &str| matches(&self.0, text);
         let epoch = if epoch.is_empty() { "0" } else { epoch };
         hit(name)
             || hit(&format!("{name}-{epoch}:{version}-{release}"))
