@@ -1,1 +1,5 @@
-//! Presentation: the command line, what is printed, exit codes.
+//! What was typed, what it means, what is printed.
+
+pub mod args;
+pub mod format;
+pub mod table;
