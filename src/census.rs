@@ -1,0 +1,120 @@
+//! Which templates of this system are managed, read from their features.
+//!
+//! Only TemplateVMs are asked. The reads go out together, a bounded number at a time. A qube whose features we may not read counts
+//! as not managed, and all of them are named in one warning; a feature that is missing is empty.
+
+use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded, system};
+use crate::template::Installed;
+use crate::template::installed::{FEATURES, MARKER};
+
+/// How many reads are under way at a time.
+const AT_A_TIME: usize = 8;
+
+/// How much of each template is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// Name, build and repository.
+    Build,
+    /// Name, build, repository, summary: what the words of a search are compared with, with description and address.
+    Texts,
+    /// Everything.
+    All,
+}
+
+/// What a census found.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// The managed templates, sorted by name.
+    pub templates: Vec<Installed>,
+    /// What a person should know, fit to be shown.
+    pub warnings: Vec<String>,
+}
+
+impl Fields {
+    fn features(self) -> impl Iterator<Item = &'static str> {
+        FEATURES.into_iter().filter(move |feature| {
+            *feature != MARKER
+                && match self {
+                    Self::Build => !is_text(feature) && !feature.ends_with("time"),
+                    Self::Texts => !feature.ends_with("time") && *feature != "template-license",
+                    Self::All => true,
+                }
+        })
+    }
+}
+
+fn is_text(feature: &str) -> bool {
+    ["license", "url", "summary", "description"].iter().any(|end| feature.ends_with(end))
+}
+
+/// Reads which templates are managed.
+///
+/// # Errors
+/// When the qubes cannot be listed, or reading fails for another reason than a refusal.
+pub async fn take(api: &dyn AdminApi, fields: Fields) -> Result<Census, CallError> {
+    let qubes: Vec<String> = system::list(api)
+        .await?
+        .into_iter()
+        .filter(system::Qube::is_template)
+        .map(|qube| qube.name)
+        .collect();
+    let mut census = Census::default();
+    let mut denied = Vec::new();
+    let mut managed = Vec::new();
+    let markers = read(api, qubes.iter().map(|qube| (qube.as_str(), MARKER)).collect()).await;
+    for (qube, marker) in qubes.iter().zip(markers) {
+        match marker {
+            Ok(Some(name)) if name == *qube => managed.push(qube.as_str()),
+            Ok(_) => {}
+            Err(e) if e.is_denied() => denied.push(qube.as_str()),
+            // Gone since the list was made, or dom0 stumbled over this one: no reason to fail for the others.
+            Err(e @ (CallError::Empty(_) | CallError::Malformed(_) | CallError::Api { .. })) => {
+                census.warnings.push(format!("Warning: '{qube}' is left out: {e}"));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    if !denied.is_empty() {
+        let names = denied.join(", ");
+        census
+            .warnings
+            .push(format!("Warning: no right to read the features of: {names}; counted as not managed"));
+    }
+    let wanted: Vec<(&str, &str)> =
+        managed.iter().flat_map(|qube| fields.features().map(move |feature| (*qube, feature))).collect();
+    let values = read(api, wanted.clone()).await;
+    let values: Vec<((&str, &str), Option<String>)> =
+        wanted.into_iter().zip(values.into_iter().map(|value| value.ok().flatten())).collect();
+    for qube in managed {
+        let value = |feature: &str| {
+            if feature == MARKER {
+                return Some(qube.to_owned());
+            }
+            values.iter().find(|(place, _)| *place == (qube, feature)).and_then(|(_, value)| value.clone())
+        };
+        census.templates.extend(Installed::from_features(qube, value));
+    }
+    Ok(census)
+}
+
+/// Bytes that all volumes of each of these qubes take. What cannot be read counts as nothing.
+pub async fn disk_usage(api: &dyn AdminApi, qubes: &[&str]) -> Vec<u64> {
+    let one = |qube| -> Pending<'_, u64> {
+        Box::pin(async move {
+            let qube = QubeApi::new(api, qube);
+            let mut sum = 0u64;
+            for volume in qube.volumes().await.unwrap_or_default() {
+                sum = sum.saturating_add(qube.volume(&volume).await.map_or(0, |info| info.usage));
+            }
+            sum
+        })
+    };
+    bounded(AT_A_TIME, qubes.iter().map(|qube| one(*qube)).collect()).await
+}
+
+async fn read(api: &dyn AdminApi, wanted: Vec<(&str, &str)>) -> Vec<Result<Option<String>, CallError>> {
+    let one = |(qube, feature)| -> Pending<'_, _> {
+        Box::pin(async move { QubeApi::new(api, qube).feature(feature).await })
+    };
+    bounded(AT_A_TIME, wanted.into_iter().map(one).collect()).await
+}

@@ -1,0 +1,121 @@
+//! Who uses whom: the properties of the system and of qubes that name a qube.
+//!
+//! A value that nobody set counts for nothing, since dom0 lets it fall back by itself; a property that cannot be read counts as not
+//! there. A qube does not depend on itself.
+
+use std::collections::BTreeMap;
+
+use crate::admin::system::{self, Property, Qube};
+use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded};
+
+/// Properties of the system that name a qube.
+pub const GLOBALS: [&str; 8] = [
+    "default_dispvm",
+    "default_netvm",
+    "default_guivm",
+    "default_audiovm",
+    "default_template",
+    "clockvm",
+    "updatevm",
+    "management_dispvm",
+];
+
+/// Properties of a qube that name another.
+pub const PROPERTIES: [&str; 6] =
+    ["template", "netvm", "guivm", "audiovm", "default_dispvm", "management_dispvm"];
+
+/// How many reads are under way at a time.
+const AT_A_TIME: usize = 8;
+
+/// All qubes and what they name.
+#[derive(Clone, Debug, Default)]
+pub struct System {
+    /// The qubes that we may see, sorted by name.
+    pub qubes: Vec<Qube>,
+    /// Properties of the system, by name; those that could be read.
+    pub globals: BTreeMap<&'static str, String>,
+    /// Properties of qubes that somebody set, by qube and name.
+    pub properties: BTreeMap<(String, &'static str), String>,
+}
+
+/// One use of a qube.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// Who uses it; `None` for the system.
+    pub holder: Option<String>,
+    /// By which property.
+    pub property: &'static str,
+}
+
+impl System {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// When the qubes cannot be listed, or dom0 cannot be reached.
+    pub async fn read(api: &dyn AdminApi) -> Result<Self, CallError> {
+        let qubes = system::list(api).await?;
+        let mut own = Self { qubes, ..Self::default() };
+        let globals = GLOBALS.iter().map(|name| -> Pending<'_, _> { Box::pin(system::property(api, name)) });
+        let globals = bounded(AT_A_TIME, globals.collect()).await;
+        for (name, answer) in GLOBALS.into_iter().zip(globals) {
+            if let Some(property) = readable(answer)? {
+                own.globals.insert(name, property.value);
+            }
+        }
+        let places: Vec<(&str, &'static str)> =
+            own.qubes.iter().flat_map(|qube| PROPERTIES.map(|name| (qube.name.as_str(), name))).collect();
+        let one = |(qube, name)| -> Pending<'_, Result<Property, CallError>> {
+            Box::pin(async move { QubeApi::new(api, qube).property(name).await })
+        };
+        let answers = bounded(AT_A_TIME, places.iter().map(|place| one(*place)).collect()).await;
+        let mut properties = BTreeMap::new();
+        for ((qube, name), answer) in places.into_iter().zip(answers) {
+            if let Some(property) = readable(answer)?.filter(|property| !property.is_default) {
+                properties.insert((qube.to_owned(), name), property.value);
+            }
+        }
+        own.properties = properties;
+        Ok(own)
+    }
+
+    /// The qube of this name.
+    #[must_use]
+    pub fn qube(&self, name: &str) -> Option<&Qube> {
+        self.qubes.iter().find(|qube| qube.name == name)
+    }
+
+    /// Who uses `name`: the system first, then the qubes by name.
+    #[must_use]
+    pub fn uses(&self, name: &str) -> Vec<Use> {
+        let global =
+            GLOBALS.into_iter().filter(|property| self.globals.get(property).is_some_and(|v| v == name));
+        let mut uses: Vec<Use> = global.map(|property| Use { holder: None, property }).collect();
+        for qube in self.qubes.iter().filter(|qube| qube.name != name) {
+            let holds = |property: &&str| self.value(&qube.name, property).is_some_and(|value| value == name);
+            let holder = || Some(qube.name.clone());
+            uses.extend(
+                PROPERTIES.into_iter().filter(holds).map(|property| Use { holder: holder(), property }),
+            );
+        }
+        uses
+    }
+
+    /// What somebody set this property of a qube to.
+    #[must_use]
+    pub fn value(&self, qube: &str, property: &str) -> Option<&str> {
+        let mut set =
+            self.properties.iter().filter(|((holder, name), _)| holder == qube && *name == property);
+        set.next().map(|(_, value)| value.as_str())
+    }
+}
+
+/// A property, or `None` where dom0 does not tell it.
+fn readable(answer: Result<Property, CallError>) -> Result<Option<Property>, CallError> {
+    match answer {
+        Ok(property) => Ok(Some(property)),
+        Err(CallError::Denied(_) | CallError::Api { .. } | CallError::Empty(_) | CallError::Malformed(_)) => {
+            Ok(None)
+        }
+        Err(broken) => Err(broken),
+    }
+}

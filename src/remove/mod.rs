@@ -1,0 +1,165 @@
+//! `remove` and `purge`.
+//!
+//! A plain `remove` asks dom0 to remove what was named and shows who uses it when dom0 refuses. With disassociation, and for `purge`,
+//! the whole plan is worked out and checked first ([`plan`]), then carried out: running users are turned off, properties are changed,
+//! what goes is killed and removed, users before what they use. Until the first qube is gone everything is undone when
+//! something fails; afterwards what still can be.
+
+pub mod dependencies;
+pub mod plan;
+mod steps;
+
+use std::collections::BTreeSet;
+
+use crate::admin::{AdminApi, CallError, QubeApi, system};
+use crate::cancel::Cancel;
+use crate::report::{Failure, Message, Reporter};
+use dependencies::System;
+use plan::{Plan, Reach};
+
+/// What to do about the users of what goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing: dom0 refuses where there are users.
+    Plain,
+    /// Turn them over to a dummy or to nothing.
+    Disassociate,
+    /// Remove them too.
+    Purge,
+}
+
+/// How to go about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// What to do about users.
+    pub mode: Mode,
+    /// Remove qubes that are no templates, too.
+    pub force: bool,
+    /// Ask before anything is changed.
+    pub ask: bool,
+    /// Show what is going to happen beyond the removal.
+    pub show_plan: bool,
+    /// The qube that this program runs in.
+    pub own: Option<&'a str>,
+}
+
+/// Removes the qubes called `names`.
+///
+/// # Errors
+/// When a name cannot be meant, the person says no, the plan has obstacles, or a step fails.
+pub async fn run(
+    api: &dyn AdminApi,
+    reporter: &dyn Reporter,
+    cancel: &Cancel,
+    names: &[String],
+    options: Options<'_>,
+) -> Result<(), Failure> {
+    if names.is_empty() && !options.ask && options.mode != Mode::Purge {
+        return Err(Failure::Usage("one of the arguments --all VMNAME is required".to_owned()));
+    }
+    if names.is_empty() && options.mode == Mode::Purge {
+        return Err(Failure::Usage("the following arguments are required: TEMPLATE".to_owned()));
+    }
+    let qubes = system::list(api).await?;
+    check(names, &qubes, options)?;
+    if options.mode == Mode::Plain {
+        confirm(reporter, names, options).await?;
+        return cancel.or(remove_plainly(api, reporter, names)).await;
+    }
+    let system = System::read(api).await?;
+    let reach = if options.mode == Mode::Purge { Reach::Users } else { Reach::Named };
+    let mut plan = Plan::new(&system, names, reach, options.own);
+    plan.obstacles.extend(rpm_owned(api, &plan.goes).await?);
+    if options.show_plan {
+        steps::show(reporter, &system, &plan);
+    }
+    if !plan.obstacles.is_empty() && !options.ask {
+        return Err(refused(reporter, &plan));
+    }
+    confirm(reporter, &plan.goes, options).await?;
+    if !plan.obstacles.is_empty() {
+        return Err(refused(reporter, &plan));
+    }
+    steps::carry_out(api, reporter, cancel, &system, &plan, options.mode).await
+}
+
+/// Rules R27 and R38: every name once, of a qube that exists, and of a template.
+fn check(names: &[String], qubes: &[system::Qube], options: Options<'_>) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        let Some(qube) = qubes.iter().find(|qube| qube.name == *name) else {
+            return Err(Failure::Usage(format!("no such domain: '{name}'")));
+        };
+        if qube.class == "AdminVM" {
+            return Err(Failure::Usage(format!("Domain '{name}' cannot be removed.")));
+        }
+        if !qube.is_template() && !options.force && options.mode == Mode::Plain {
+            let class = &qube.class;
+            return Err(Failure::Usage(format!(
+                "'{name}' is no template but of class {class}; use --force to remove it"
+            )));
+        }
+        if !seen.insert(name) {
+            return Err(Failure::Usage(format!("'{name}' is named twice")));
+        }
+    }
+    Ok(())
+}
+
+async fn confirm(reporter: &dyn Reporter, names: &[String], options: Options<'_>) -> Result<(), Failure> {
+    const TEXT: &str = "This will completely remove the selected VM(s)";
+    if !options.ask {
+        return Ok(());
+    }
+    let times = if options.mode == Mode::Purge { 3 } else { 1 };
+    for time in 1..=times {
+        let text = if times == 1 {
+            format!("{TEXT}...")
+        } else {
+            format!("{TEXT} (confirmation {time} of {times})...")
+        };
+        if !reporter.confirm(&text, names).await.map_err(|e| Failure::new(e.to_string()))? {
+            return Err(Failure::Declined);
+        }
+    }
+    Ok(())
+}
+
+/// Rule R57: what rpm installed, dom0 does not let go.
+async fn rpm_owned(api: &dyn AdminApi, names: &[String]) -> Result<Vec<String>, Failure> {
+    let mut obstacles = Vec::new();
+    for name in names {
+        match QubeApi::new(api, name).property("installed_by_rpm").await {
+            Ok(property) if property.value == "True" => {
+                obstacles.push(format!("VM installed by package manager: {name}\n{}", steps::RPM_HELP));
+            }
+            Ok(_) | Err(CallError::Denied(_) | CallError::Api { .. } | CallError::Empty(_)) => {}
+            Err(broken) => return Err(broken.into()),
+        }
+    }
+    Ok(obstacles)
+}
+
+fn refused(reporter: &dyn Reporter, plan: &Plan) -> Failure {
+    for obstacle in &plan.obstacles {
+        reporter.say(&Message::Note(&format!("qvm-template: error: {obstacle}")));
+    }
+    Failure::Reported
+}
+
+async fn remove_plainly(
+    api: &dyn AdminApi,
+    reporter: &dyn Reporter,
+    names: &[String],
+) -> Result<(), Failure> {
+    for name in names {
+        if let Err(error) = QubeApi::new(api, name).remove().await {
+            if error.is("QubesVMInUseError") {
+                let system = System::read(api).await?;
+                steps::show_users(reporter, &system, name);
+            }
+            return Err(steps::not_removed(reporter, error));
+        }
+    }
+    Ok(())
+}
