@@ -56,6 +56,17 @@ impl Cancel {
         }
     }
 
+    /// Whether a signal has come.
+    ///
+    /// # Errors
+    /// [`Failure::Interrupted`] when it has.
+    pub fn check(&self) -> Result<(), Failure> {
+        match *self.0.borrow() {
+            0 => Ok(()),
+            signal => Err(Failure::Interrupted(signal)),
+        }
+    }
+
     /// Runs `work` unless or until a signal comes.
     ///
     /// # Errors

@@ -33,6 +33,7 @@
 //! | [`sandbox`] | a whole Qubes system in one directory, for trying and testing |
 
 pub mod admin;
+pub mod appmenus;
 pub mod build;
 pub mod cancel;
 pub mod catalogue;
@@ -42,6 +43,7 @@ pub mod io;
 pub mod list;
 pub mod lock;
 pub mod payload;
+pub mod post_install;
 pub mod qrexec;
 pub mod remove;
 pub mod repo;
@@ -50,8 +52,10 @@ pub mod root_image;
 pub mod sandbox;
 pub mod search;
 pub mod service;
+pub mod settings;
 pub mod spool;
 pub mod template;
+pub mod transaction;
 pub mod untrusted;
 pub mod update_vm;
 pub mod verify;

@@ -155,3 +155,48 @@ impl From<crate::admin::CallError> for Failure {
         Self::Failed(error.into())
     }
 }
+
+/// A reporter that remembers what was said.
+#[cfg(test)]
+pub mod fake {
+    use std::cell::{Cell, RefCell};
+
+    use super::{Message, Meter, Pending, Phase, Reporter};
+
+    /// What was said, and what is answered.
+    #[derive(Debug, Default)]
+    pub struct Heard {
+        said: RefCell<Vec<String>>,
+        /// Answer to questions.
+        pub answer: Cell<bool>,
+    }
+
+    impl Heard {
+        /// What was said so far.
+        pub fn lines(&self) -> Vec<String> {
+            self.said.borrow().clone()
+        }
+    }
+
+    struct Nothing;
+
+    impl Meter for Nothing {
+        fn at(&mut self, _: u64) {}
+        fn finish(self: Box<Self>) {}
+    }
+
+    impl Reporter for Heard {
+        fn say(&self, message: &Message<'_>) {
+            self.said.borrow_mut().push(message.to_string());
+        }
+
+        fn phase<'a>(&'a self, _: Phase, _: &'a str, _: Option<u64>) -> Box<dyn Meter + 'a> {
+            Box::new(Nothing)
+        }
+
+        fn confirm<'a>(&'a self, text: &'a str, names: &'a [String]) -> Pending<'a, std::io::Result<bool>> {
+            self.said.borrow_mut().push(format!("{text} {}", names.join(" ")));
+            Box::pin(std::future::ready(Ok(self.answer.get())))
+        }
+    }
+}

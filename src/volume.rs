@@ -8,8 +8,17 @@
 //! refuses early the writer sees a broken pipe, and the reason stands in the answer, not in the broken pipe.
 
 use std::io::{self, PipeWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::admin::{AdminApi, CallError};
+use crate::cancel::Cancel;
+
+/// How long an import that is given up may take to end by itself, before its transport is killed.
+const GIVE_UP: Duration = Duration::from_secs(3);
 
 /// Why a volume has its old content.
 #[derive(Debug, thiserror::Error)]
@@ -23,13 +32,19 @@ pub enum ImportError<E> {
     /// There is nothing to import. dom0 would take it and leave an empty volume.
     #[error("the image is empty")]
     Empty,
-    /// The writer did not end as it should.
-    #[error("the import was given up")]
-    GivenUp,
+    /// A signal came, and the end was never sent.
+    #[error("interrupted")]
+    Interrupted(i32),
+    /// Everything was sent, and no answer came: nobody knows which content the volume has.
+    #[error("dom0 did not say whether it took the image")]
+    Unknown,
 }
 
 /// Imports `size` bytes into `volume` of `qube`. `write` gets the pipe on a thread of its own and writes exactly that
 /// many bytes, or fails before the last of them.
+///
+/// A signal makes the next write fail, so that the end is never sent. When everything was sent already, dom0's answer
+/// is still waited for, a short while.
 ///
 /// # Errors
 /// When the volume keeps its old content, or dom0 does not say that it has the new one.
@@ -38,6 +53,7 @@ pub async fn import_with_size<T, E>(
     qube: &str,
     volume: &str,
     size: u64,
+    cancel: &Cancel,
     write: impl FnOnce(&mut dyn Write) -> Result<T, E> + Send + 'static,
 ) -> Result<T, ImportError<E>>
 where
@@ -48,21 +64,35 @@ where
         return Err(ImportError::Empty);
     }
     let import = api.import(qube, volume)?;
-    let mut pipe = Pipe { pipe: import.input, broken: false };
+    let stop = Arc::new(AtomicBool::new(false));
+    let sent = Arc::new(AtomicBool::new(false));
+    let mut pipe = Pipe { pipe: import.input, broken: false, stop: stop.clone() };
+    let all_sent = sent.clone();
     let writer = tokio::task::spawn_blocking(move || {
         if writeln!(pipe, "{size}").is_err() {
             return (true, None);
         }
         let written = write(&mut pipe);
+        all_sent.store(written.is_ok(), Ordering::SeqCst);
         (pipe.broken, Some(written))
     });
     // The pipe is closed when the writer is done, and dom0 answers when the pipe is closed.
-    let (written, answer) = tokio::join!(writer, import.reply);
-    match (written, answer) {
-        (Ok((_, Some(Ok(done)))), Ok(_)) => Ok(done),
-        (Ok((false, Some(Err(error)))), _) => Err(ImportError::Data(error)),
-        (_, Err(error)) => Err(ImportError::Call(error)),
-        (_, Ok(_)) => Err(ImportError::GivenUp),
+    let both = async { tokio::join!(writer, import.reply) };
+    tokio::pin!(both);
+    let (ended, signal) = tokio::select! {
+        ended = &mut both => (Some(ended), None),
+        signal = cancel.requested() => {
+            stop.store(true, Ordering::SeqCst);
+            (timeout(GIVE_UP, &mut both).await.ok(), Some(signal))
+        }
+    };
+    match (ended, signal) {
+        (Some((Ok((_, Some(Ok(done)))), Ok(_))), _) => Ok(done),
+        (None, Some(signal)) if !sent.load(Ordering::SeqCst) => Err(ImportError::Interrupted(signal)),
+        (Some((_, Err(_))), Some(signal)) => Err(ImportError::Interrupted(signal)),
+        (Some((Ok((false, Some(Err(error)))), _)), _) => Err(ImportError::Data(error)),
+        (Some((_, Err(error))), None) => Err(ImportError::Call(error)),
+        _ => Err(ImportError::Unknown),
     }
 }
 
@@ -70,10 +100,15 @@ where
 struct Pipe {
     pipe: PipeWriter,
     broken: bool,
+    stop: Arc<AtomicBool>,
 }
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::SeqCst) {
+            self.broken = true;
+            return Err(io::Error::other("interrupted"));
+        }
         self.pipe.write(bytes).inspect_err(|error| self.broken |= error.kind() != io::ErrorKind::Interrupted)
     }
 
@@ -91,7 +126,7 @@ mod tests {
 
     fn import(fake: &Rc<FakeAdmin>, size: u64, data: &'static [u8]) -> Result<(), ImportError<io::Error>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(import_with_size(fake, "t", "root", size, move |out| {
+        runtime.block_on(import_with_size(fake, "t", "root", size, &Cancel::never(), move |out| {
             out.write_all(data)?;
             if data.ends_with(b"!") { Err(io::Error::other("held back")) } else { Ok(()) }
         }))

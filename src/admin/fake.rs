@@ -169,8 +169,10 @@ impl FakeAdmin {
             }
             "admin.vm.Shutdown" | "admin.vm.Kill" => {
                 if qube.state == "Running" {
-                    let root = qube.volumes.get("root").cloned().unwrap_or_default();
-                    Self::commit(qube, "root", root);
+                    for volume in ["root", "private"] {
+                        let content = qube.volumes.get(volume).cloned().unwrap_or_default();
+                        Self::commit(qube, volume, content);
+                    }
                 }
                 qube.state = "Halted".into();
                 Ok(Vec::new())
