@@ -68,6 +68,9 @@ pub struct System {
     /// Calls that are to fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fail: Vec<Rule>,
+    /// How many MiB of memory there are for qubes; none: enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// The number that the next domain gets from Xen.
     #[serde(default)]
     pub next_xid: u32,
