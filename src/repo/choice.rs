@@ -5,7 +5,7 @@
 //! enabled after all of them.
 
 use super::file::Repo;
-use super::fnmatch;
+use crate::template::fnmatch;
 
 /// One option, with its argument as it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,6 @@
 
 pub mod choice;
 pub mod file;
-pub use crate::template::fnmatch;
 pub mod keys;
 pub mod variables;
 pub mod wire;

@@ -28,6 +28,7 @@ pub struct Client {
     authorization: Option<String>,
     stall: Duration,
     min_rate: u64,
+    tls_failure: Option<String>,
 }
 
 /// What tells two states of a file on a server apart.
@@ -73,42 +74,15 @@ impl Client {
     /// there, others from this machine.
     ///
     /// # Errors
-    /// A certificate, key, proxy or number cannot be used.
+    /// A number cannot be read.
     pub fn new(repo: &Repo, request: &Request, proxy: &ProxyChoice) -> Result<Self> {
         let seconds = number(repo, "timeout", 30)?.clamp(1, 600);
         let stall = Duration::from_secs(seconds);
-        let pem = |value: &str| -> Result<Vec<u8>> {
-            let path = value.strip_prefix("file://").unwrap_or(value);
-            match request.key(path) {
-                Some(bytes) => Ok(bytes.to_vec()),
-                None => read_bounded(File::open(path)?, MAX_PEM),
-            }
+        // Certificates that cannot be used matter only where they are used.
+        let (tls, tls_failure) = match tls(repo, request) {
+            Ok(tls) => (tls, None),
+            Err(error) => (TlsConfig::default(), Some(format!("{error:#}"))),
         };
-        let roots = match &repo.sslcacert {
-            Some(path) => {
-                let certificates =
-                    certificates(&pem(path).context("reading sslcacert")?).context("reading sslcacert")?;
-                RootCerts::new_with_certs(&certificates)
-            }
-            None => RootCerts::Specific(SYSTEM_ROOTS.clone()),
-        };
-        let client_cert = match (&repo.sslclientcert, &repo.sslclientkey) {
-            (Some(cert), key) => {
-                let chain = certificates(&pem(cert).context("reading sslclientcert")?)
-                    .context("reading sslclientcert")?;
-                let key = pem(key.as_ref().unwrap_or(cert)).context("reading sslclientkey")?;
-                Some(ClientCert::new_with_certs(
-                    &chain,
-                    PrivateKey::from_pem(&key).context("reading sslclientkey")?,
-                ))
-            }
-            (None, _) => None,
-        };
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .client_cert(client_cert)
-            .disable_verification(!repo.sslverify)
-            .build();
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("qubes-template-service/", env!("CARGO_PKG_VERSION")))
@@ -126,7 +100,7 @@ impl Client {
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
         });
         let proxy = proxy.for_repo(repo);
-        Ok(Self { agent, proxy, authorization, stall, min_rate: number(repo, "minrate", 1000)? })
+        Ok(Self { agent, proxy, authorization, stall, min_rate: number(repo, "minrate", 1000)?, tls_failure })
     }
 
     /// Opens the file at `address`, at the beginning or, if the server can and the state is the same, further on.
@@ -150,6 +124,9 @@ impl Client {
     }
 
     fn open_web(&self, url: &str, resume: Option<&Resume>) -> Result<Opened> {
+        if let Some(failure) = self.tls_failure.as_ref().filter(|_| url.starts_with("https:")) {
+            bail!("{failure}");
+        }
         let mut get = self.agent.get(url).config().proxy(self.proxy.for_url(url)?).build();
         if let Some(authorization) = &self.authorization {
             get = get.header("Authorization", authorization);
@@ -234,6 +211,38 @@ impl Client {
         }
         Ok(())
     }
+}
+
+fn tls(repo: &Repo, request: &Request) -> Result<TlsConfig> {
+    let pem = |value: &str| -> Result<Vec<u8>> {
+        let path = value.strip_prefix("file://").unwrap_or(value);
+        match request.key(path) {
+            Some(bytes) => Ok(bytes.to_vec()),
+            None => read_bounded(File::open(path)?, MAX_PEM),
+        }
+    };
+    let roots = match &repo.sslcacert {
+        Some(path) => {
+            let certificates = pem(path).and_then(|pem| certificates(&pem)).context("reading sslcacert")?;
+            RootCerts::new_with_certs(&certificates)
+        }
+        None => RootCerts::Specific(SYSTEM_ROOTS.clone()),
+    };
+    let client_cert = match (&repo.sslclientcert, &repo.sslclientkey) {
+        (Some(cert), key) => {
+            let chain = pem(cert).and_then(|pem| certificates(&pem)).context("reading sslclientcert")?;
+            let key = pem(key.as_ref().unwrap_or(cert))
+                .and_then(|pem| Ok(PrivateKey::from_pem(&pem)?))
+                .context("reading sslclientkey")?;
+            Some(ClientCert::new_with_certs(&chain, key))
+        }
+        (None, _) => None,
+    };
+    Ok(TlsConfig::builder()
+        .root_certs(roots)
+        .client_cert(client_cert)
+        .disable_verification(!repo.sslverify)
+        .build())
 }
 
 /// The certificates of this machine, empty where it has none.

@@ -4,8 +4,8 @@
 //! More exact than dnf 4 in two points: upper and lower case differ, and an epoch that is given has to be equal.
 
 use super::metadata::Package;
-use crate::repo::fnmatch;
-use crate::template::PACKAGE_PREFIX;
+
+use crate::template::{PACKAGE_PREFIX, fnmatch};
 
 /// A spec taken apart; each part may be a pattern, what is absent fits everything.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,3 +4,4 @@
 
 pub mod packages;
 pub mod programs;
+pub mod web;

@@ -1,0 +1,192 @@
+//! The requests that command lines lead to: what our tool would send, built from the recorded `etc/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use qvm_template::repo::choice::RepoOption;
+use qvm_template::repo::file;
+use qvm_template::repo::keys::KeyDirectory;
+use qvm_template::repo::variables::Variables;
+use qvm_template::repo::wire::Request;
+use qvm_template::template::TemplateSpec;
+use serde_json::Value;
+
+use crate::recording::word;
+
+const REPO_FILES: &str = "/etc/qubes/repo-templates/*.repo";
+const RELEASE: &str = "4.3";
+
+/// What a command line of the recordings asks for.
+#[derive(Debug, Default)]
+struct CommandLine {
+    options: Vec<RepoOption>,
+    repo_files: Vec<String>,
+    releasever: Option<String>,
+    refresh: bool,
+    command: String,
+    extras: bool,
+    words: Vec<String>,
+}
+
+/// The request that our tool sends for a case.
+///
+/// # Errors
+/// Our tool would send none: why.
+pub fn build(folder: &Path, scratch: &Path, case: &Value) -> Result<Vec<u8>> {
+    let line = CommandLine::read(case)?;
+    let recorded = Request::parse(word(case, "request").as_bytes());
+    let root = lay_out(folder, scratch, case, &recorded)?;
+    let shown = |pattern: &String| format!("{}{pattern}", root.display());
+    let mut patterns: Vec<String> = line.repo_files.iter().map(shown).collect();
+    if line.repo_files == [REPO_FILES] {
+        patterns = in_recorded_order(&patterns[0], &recorded)?;
+    }
+    let loaded = file::load(&patterns)?;
+    let parsed = loaded.parse();
+    if parsed.repos.is_empty() && !parsed.warnings.is_empty() {
+        bail!("{}", parsed.warnings.join("; "));
+    }
+    let releasever = line.releasever.clone().unwrap_or_else(|| RELEASE.to_owned());
+    let request = Request {
+        spec: line.spec(case, &recorded)?,
+        refresh: line.refresh && !word(case, "part").starts_with("2 ") && line.command != "download",
+        key_block: KeyDirectory::below(&root).request_block(&parsed.repos, &Variables::new(&releasever)),
+        repo_text: loaded.request_text(),
+        options: line.options,
+        releasever: Some(releasever),
+    };
+    Ok(request.encode()?)
+}
+
+/// The files of a pattern in the order that the original happened to read them in. (We sort them.)
+fn in_recorded_order(pattern: &str, recorded: &Request) -> Result<Vec<String>> {
+    let mut files = file::load(&[pattern])?.files;
+    files.sort_by_key(|file| recorded.repo_text.find(&file.text));
+    Ok(files.into_iter().map(|file| file.path.display().to_string()).collect())
+}
+
+/// Puts in place what the command line of a case found: the recorded `etc/`, and files of which only the request tells.
+fn lay_out(folder: &Path, scratch: &Path, case: &Value, recorded: &Request) -> Result<PathBuf> {
+    let root = scratch.join(word(case, "id"));
+    let named = CommandLine::read(case)?.repo_files;
+    copy(&folder.join("etc/qubes/repo-templates/keys"), &root.join("etc/qubes/repo-templates/keys"))?;
+    for entry in fs::read_dir(folder.join("etc/qubes/repo-templates"))? {
+        let path = entry?.path();
+        let in_use = path.extension().is_some_and(|end| end == "repo") && in_use(&path, recorded, &named)?;
+        if in_use {
+            fs::copy(
+                &path,
+                root.join("etc/qubes/repo-templates").join(path.file_name().unwrap_or_default()),
+            )?;
+        }
+    }
+    for key in &recorded.key_block {
+        let path = root.join(key.path.trim_start_matches('/'));
+        if !path.exists() {
+            fs::write(path, &key.bytes)?;
+        }
+    }
+    for path in named.iter().filter(|path| path.starts_with("/home/")) {
+        let text = match recorded.repo_text.strip_suffix('\n') {
+            Some(text) if !word(case, "request").is_empty() => text.to_owned(),
+            _ => told_by_error(word(case, "stderr"))?,
+        };
+        let path = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap_or(&root))?;
+        fs::write(path, text)?;
+    }
+    Ok(root)
+}
+
+/// Whether a recorded file was there: its text is in the request, or the command line names it.
+fn in_use(path: &Path, recorded: &Request, named: &[String]) -> Result<bool> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let text = fs::read_to_string(path)?;
+    Ok(recorded.repo_text.contains(&text)
+        || named.iter().any(|pattern| pattern.ends_with(&format!("/{name}"))))
+}
+
+/// A text that brings the original to an end with this message. (The recording does not have the file itself.)
+fn told_by_error(message: &str) -> Result<String> {
+    if let Some(quoted) = message.split("\n'").nth(1).and_then(|rest| rest.split("\\n'").next()) {
+        return Ok(format!("{quoted}\n"));
+    }
+    let found = message.split("found: '").nth(1).and_then(|rest| rest.split('\'').next());
+    let found = found.with_context(|| format!("guessing the file behind {message:?}"))?;
+    Ok(format!(
+        "[a]\nname=a\nbaseurl=https://repo.example.invalid/a\ngpgkey=file:///etc/qubes/repo-templates/keys/a{found}\n"
+    ))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        fs::copy(&path, to.join(path.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+impl CommandLine {
+    fn read(case: &Value) -> Result<Self> {
+        let mut line = Self::default();
+        let args: Vec<&str> =
+            case["args"].as_array().context("no args")?.iter().filter_map(Value::as_str).collect();
+        let mut args = args.into_iter();
+        let mut only_words = false;
+        while let Some(arg) = args.next() {
+            let option = arg.strip_prefix("--").and_then(|rest| rest.split_once('='));
+            if only_words || !arg.starts_with('-') {
+                if line.command.is_empty() {
+                    arg.clone_into(&mut line.command);
+                } else {
+                    line.words.push(arg.to_owned());
+                }
+            } else if let Some((name, value)) = option {
+                match (name, RepoOption::from_name(name, value)) {
+                    (_, Some(option)) => line.options.push(option),
+                    ("repo-files", _) => line.repo_files.push(value.to_owned()),
+                    ("releasever", _) => line.releasever = Some(value.to_owned()),
+                    _ => bail!("unknown option {arg}"),
+                }
+            } else {
+                match arg {
+                    "--" => only_words = true,
+                    "--refresh" => line.refresh = true,
+                    "--extras" => line.extras = true,
+                    "--retries" => drop(args.next()),
+                    _ => {}
+                }
+            }
+        }
+        if line.repo_files.is_empty() {
+            line.repo_files.push(REPO_FILES.to_owned());
+        }
+        Ok(line)
+    }
+
+    fn spec(&self, case: &Value, recorded: &Request) -> Result<String> {
+        let part =
+            word(case, "part").split(' ').next().and_then(|number| number.parse::<usize>().ok()).unwrap_or(1);
+        match self.command.as_str() {
+            // Which build is downloaded is for the selection to say; here it has to be one that the words mean.
+            "download" => {
+                let spec = recorded.spec.clone();
+                let bare = spec.strip_prefix("qubes-template-").context("no package is asked for")?;
+                let meant = self
+                    .words
+                    .iter()
+                    .any(|word| bare.starts_with(word) || bare.replace("0:", "").starts_with(word));
+                if meant { Ok(spec) } else { bail!("{spec} is none of {:?}", self.words) }
+            }
+            // The original asks once more for everything, to refresh.
+            "list" if self.refresh && part == 1 => Ok("*".to_owned()),
+            "list" if !self.words.is_empty() => {
+                let number = if self.refresh { 0 } else { part - 1 };
+                Ok(TemplateSpec::new(self.words.get(number).context("no such part")?)?.package_spec())
+            }
+            _ => Ok("*".to_owned()),
+        }
+    }
+}
