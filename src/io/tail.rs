@@ -2,27 +2,37 @@
 
 use std::io::{self, Write};
 
-/// Writes everything but the last `keep` bytes; those come only with [`HoldBack::release`].
+/// Passes on all of a stream of known length but its last bytes; those come only with [`HoldBack::release`].
 ///
-/// A receiver that commits when it has all bytes gets none of this promise broken: dropped, it never had them all.
+/// A receiver that acts when it has all announced bytes cannot act before: dropped, this never gives it the last ones.
 #[derive(Debug)]
 pub struct HoldBack<W> {
     inner: W,
+    pass: u64,
     held: Vec<u8>,
     keep: usize,
 }
 
 impl<W: Write> HoldBack<W> {
-    /// Holds back `keep` bytes from `inner`.
-    pub fn new(inner: W, keep: usize) -> Self {
-        Self { inner, held: Vec::with_capacity(keep), keep }
+    /// Holds back the last `keep` of `size` bytes (all, where there are fewer).
+    pub fn new(inner: W, size: u64, keep: usize) -> Self {
+        let keep = usize::try_from(size).map_or(keep, |size| size.min(keep));
+        Self { inner, pass: size - keep as u64, held: Vec::with_capacity(keep), keep }
+    }
+
+    /// Bytes that have not been written to this.
+    fn missing(&self) -> u64 {
+        self.pass + (self.keep - self.held.len()) as u64
     }
 
     /// Writes what was held back.
     ///
     /// # Errors
-    /// What the stream inside says.
+    /// If fewer bytes came than were announced, and what the stream inside says.
     pub fn release(mut self) -> io::Result<()> {
+        if self.missing() != 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "fewer bytes came than were announced"));
+        }
         self.inner.write_all(&self.held)?;
         self.inner.flush()
     }
@@ -30,20 +40,17 @@ impl<W: Write> HoldBack<W> {
 
 impl<W: Write> Write for HoldBack<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        // All of `buf` is taken: what is old enough is written, the youngest `keep` bytes stay.
-        if buf.len() >= self.keep {
-            let (pass, young) = buf.split_at(buf.len() - self.keep);
-            self.inner.write_all(&self.held)?;
-            self.held.clear();
-            self.inner.write_all(pass)?;
-            self.held.extend_from_slice(young);
-        } else {
-            let surplus = (self.held.len() + buf.len()).saturating_sub(self.keep);
-            self.inner.write_all(&self.held[..surplus])?;
-            self.held.drain(..surplus);
-            self.held.extend_from_slice(buf);
+        if buf.len() as u64 > self.missing() {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more bytes came than were announced"));
         }
-        Ok(buf.len())
+        if self.pass == 0 {
+            self.held.extend_from_slice(buf);
+            return Ok(buf.len());
+        }
+        let len = usize::try_from(self.pass).map_or(buf.len(), |pass| pass.min(buf.len()));
+        let n = self.inner.write(&buf[..len])?;
+        self.pass -= n as u64;
+        Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -59,18 +66,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn holds_exactly_the_last_bytes(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..20), keep in 0usize..30) {
+        fn holds_exactly_the_last_bytes(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..20),
+            keep in 0usize..30,
+        ) {
             let all = pieces.concat();
             let mut out = Vec::new();
-            let mut holder = HoldBack::new(&mut out, keep);
+            let mut holder = HoldBack::new(&mut out, all.len() as u64, keep);
             for piece in &pieces {
                 holder.write_all(piece).unwrap();
             }
-            let held = holder.held.clone();
-            let passed = all.len().saturating_sub(keep);
-            prop_assert_eq!(&held, &all[passed..]);
+            prop_assert_eq!(&holder.held, &all[all.len().saturating_sub(keep)..]);
+            prop_assert!(holder.write_all(b"x").is_err());
             holder.release().unwrap();
             prop_assert_eq!(out, all);
         }
+    }
+
+    #[test]
+    fn an_early_end_releases_nothing() {
+        let mut out = Vec::new();
+        let mut holder = HoldBack::new(&mut out, 10, 4);
+        holder.write_all(b"12345678").unwrap();
+        assert_eq!(holder.release().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(out, b"123456");
     }
 }

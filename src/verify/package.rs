@@ -30,8 +30,6 @@ pub struct PackageInfo {
     pub description: String,
     /// How the payload is compressed, as the header says.
     pub(crate) compressor: String,
-    /// Size that the archive should have when decompressed, where the package names one.
-    pub(crate) archive_size: Option<u64>,
     /// Files by path, in the order of the header.
     pub(crate) files: Vec<FileInfo>,
 }
@@ -112,6 +110,9 @@ impl PackageInfo {
         let optional = |tag, what| Ok::<_, Rejection>(text(tag, what)?.unwrap_or_default().to_owned());
         let files = read_files(header)?;
         check_files(&files, &template)?;
+        if archive_size(&head.signature)?.is_some_and(|named| named != expected_archive_size(&files)) {
+            return Err(Rejection::OlderValue("size of the archive"));
+        }
         Ok(Self {
             nevra: Nevra { name: name.to_owned(), evr, arch: arch.to_owned() },
             build_time: Timestamp(build_time),
@@ -121,7 +122,6 @@ impl PackageInfo {
             description: optional(tag::DESCRIPTION, "description")?,
             // rpm: a payload without a name for its compression is gzip.
             compressor: text(tag::COMPRESSOR, "compression")?.unwrap_or("gzip").to_owned(),
-            archive_size: archive_size(&head.signature)?,
             name: template,
             files,
         })
@@ -145,6 +145,21 @@ fn archive_size(signature: &Header) -> Result<Option<u64>, Rejection> {
         (Some(_), Some(_)) => Err(wrong),
         (one, other) => Ok(one.or(other)),
     }
+}
+
+/// Size that the archive of these files has; what rpm notes in the signature header.
+fn expected_archive_size(files: &[FileInfo]) -> u64 {
+    let present = || files.iter().filter(|f| !f.ghost);
+    let size = |f: &FileInfo| if f.is_dir() { 0 } else { f.size };
+    // rpm turns to the short headers as soon as one file does not fit into 32 bits.
+    let short = present().any(|f| size(f) > u64::from(u32::MAX));
+    let entries: u64 = present()
+        .map(|f| {
+            let head = if short { 16 } else { (110 + 1 + f.path.len() as u64 + 1).next_multiple_of(4) };
+            head + size(f).next_multiple_of(4)
+        })
+        .sum();
+    entries + (110 + 11_u64).next_multiple_of(4)
 }
 
 fn read_files(header: &Header) -> Result<Vec<FileInfo>, Rejection> {

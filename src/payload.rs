@@ -1,1 +1,0 @@
-//! From a verified package to the entries of its payload.

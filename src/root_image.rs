@@ -1,1 +1,0 @@
-//! From a payload to the root image.
