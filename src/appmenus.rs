@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use nix::unistd::{Group, geteuid};
 
+use crate::payload::TemplateFiles;
 use crate::qrexec::{Limits, Program, RunError};
 use crate::report::Failure;
-use crate::settings::SmallFiles;
+use crate::settings::lists;
 use crate::template::TemplateName;
 use crate::template::conf::MENU_LISTS;
 use crate::transaction::Transaction;
@@ -85,14 +86,14 @@ impl Scratch {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn with(files: &SmallFiles, name: &TemplateName) -> std::io::Result<Self> {
+    pub fn with(files: &TemplateFiles, name: &TemplateName) -> std::io::Result<Self> {
         let own = Self {
             directory: tempfile::Builder::new().prefix("tmp").tempdir_in("/var/tmp")?,
             name: name.clone(),
         };
         let place = own.path();
         std::fs::create_dir_all(&place)?;
-        for ((file, _), list) in MENU_LISTS.iter().zip(&files.lists) {
+        for ((file, _), list) in MENU_LISTS.iter().zip(lists(files)) {
             if let Some(bytes) = list {
                 std::fs::write(Path::new(&place).join(file), bytes)?;
             }

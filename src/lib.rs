@@ -39,6 +39,8 @@ pub mod cancel;
 pub mod catalogue;
 pub mod census;
 pub mod cli;
+pub mod download;
+pub mod install;
 pub mod io;
 pub mod list;
 pub mod lock;

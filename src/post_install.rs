@@ -96,7 +96,7 @@ async fn shut_down(transaction: &mut Transaction<'_>) -> Result<Outcome, Failure
         },
     };
     if is_off {
-        transaction.is_off();
+        transaction.note_off();
         return Ok(Outcome::Done);
     }
     transaction.say("the template does not shut down; it is installed, and still running");

@@ -5,21 +5,13 @@
 //! set again, as the original does.
 
 use crate::appmenus::AppMenus;
+use crate::payload::TemplateFiles;
 use crate::report::Failure;
 use crate::template::conf::{AllowPv, MENU_LISTS, Setting, TemplateConf, menu_items};
 use crate::template::installed::{FEATURES, Installed};
 use crate::template::{RepoId, Timestamp};
 use crate::transaction::Transaction;
 use crate::verify::PackageInfo;
-
-/// The small files of a package, as they lie in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SmallFiles {
-    /// `template.conf`.
-    pub conf: Option<Vec<u8>>,
-    /// The menu lists, in the order of [`MENU_LISTS`].
-    pub lists: [Option<Vec<u8>>; 3],
-}
 
 /// All features that an installation may touch: read beforehand so that they can be put back.
 #[must_use]
@@ -37,12 +29,12 @@ pub fn touched_features() -> Vec<&'static str> {
 /// When dom0 refuses a change.
 pub async fn apply(
     transaction: &mut Transaction<'_>,
-    files: &SmallFiles,
+    files: &TemplateFiles,
     allow_pv: AllowPv,
     directory: &str,
     appmenus: Option<&AppMenus>,
 ) -> Result<(), Failure> {
-    for ((file, feature), list) in MENU_LISTS.iter().zip(&files.lists) {
+    for ((file, feature), list) in MENU_LISTS.iter().zip(lists(files)) {
         match list {
             Some(bytes) => transaction.set_feature(feature, &menu_items(bytes)).await?,
             None => transaction.say(&format!("Cannot set {feature}, {directory}/{file} not found")),
@@ -63,6 +55,12 @@ pub async fn apply(
         }
     }
     remove_stale(transaction).await
+}
+
+/// The menu lists of a package, in the order of [`MENU_LISTS`].
+#[must_use]
+pub fn lists(files: &TemplateFiles) -> [Option<&[u8]>; 3] {
+    [&files.default_menu_items, &files.menu_items, &files.netvm_menu_items].map(Option::as_deref)
 }
 
 /// Removes what an older `template.conf` left. Where policy does not grant that, it stays, and we say so.
@@ -124,7 +122,7 @@ mod tests {
     use crate::report::fake::Heard;
     use crate::template::TemplateName;
 
-    fn applied(api: &Rc<FakeAdmin>, files: &SmallFiles) -> (Vec<String>, Vec<String>) {
+    fn applied(api: &Rc<FakeAdmin>, files: &TemplateFiles) -> (Vec<String>, Vec<String>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (heard, cancel, name) = (Heard::default(), Cancel::never(), TemplateName::new("t").unwrap());
         runtime.block_on(async {
@@ -140,9 +138,11 @@ mod tests {
     fn wishes_are_carried_out_in_the_order_of_the_original() {
         let api = Rc::new(FakeAdmin::with(&[("t", "TemplateVM", "Halted")]));
         let list = |text: &str| Some(text.as_bytes().to_vec());
-        let files = SmallFiles {
+        let files = TemplateFiles {
             conf: list("kernel=\nvirt-mode=pv\nqrexec=1\ngui=1\n"),
-            lists: [list("a\nb\n"), None, list("n\n")],
+            default_menu_items: list("a\nb\n"),
+            menu_items: None,
+            netvm_menu_items: list("n\n"),
         };
         let (calls, lines) = applied(&api, &files);
         assert_eq!(
@@ -170,7 +170,7 @@ mod tests {
         for feature in ["gui", "selinux", "net.fake-ip", "mine", "menu-items"] {
             api.qubes.borrow_mut().get_mut("t").unwrap().features.insert(feature.into(), "1".into());
         }
-        let files = SmallFiles { conf: Some(b"gui=1".to_vec()), ..SmallFiles::default() };
+        let files = TemplateFiles { conf: Some(b"gui=1".to_vec()), ..TemplateFiles::default() };
         let (calls, _) = applied(&api, &files);
         assert_eq!(
             calls,

@@ -302,7 +302,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Says that the qube, which ran, is off: what it wrote was committed.
-    pub fn is_off(&mut self) {
+    pub fn note_off(&mut self) {
         self.may_run = false;
         self.root_commits += usize::from(self.root_commits > 0);
         self.private_commits += usize::from(self.private_commits > 0);
@@ -320,7 +320,7 @@ impl<'a> Transaction<'a> {
     /// Goes back, as far as that is possible, and says what is not. Signals do not stop this; each call has its time.
     pub async fn undo(mut self) -> Undone {
         if self.may_run && self.power_off_now().await {
-            self.is_off();
+            self.note_off();
         }
         if self.is_new { self.undo_new().await } else { self.undo_existing().await }
     }
