@@ -1,0 +1,128 @@
+//! What the qrexec daemon decides about a call, and what it writes to its log.
+
+use super::super::policy::{Call, LoadError, RequestError, Verdict, split_service};
+use super::super::qrexec::{sanitized_service, sanitized_target};
+use super::Server;
+use super::eyes::facts_for_policy;
+use super::settings::{Answer, Settings};
+
+/// A call that may go through.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Allowed {
+    /// A qube's name, `dom0`, or `@dispvm:NAME`.
+    pub(super) to: String,
+    /// The target as the policy understood it.
+    pub(super) requested: String,
+    /// The service.
+    pub(super) service: String,
+    /// Its argument without the `+`.
+    pub(super) arg: String,
+    /// The user that it runs as, where the policy says so.
+    pub(super) user: Option<String>,
+    /// Whether the target may be started for it.
+    pub(super) autostart: bool,
+}
+
+impl Server {
+    /// Decides about a call with a cleaned name. Lines for the log are added to `lines`; none: refused.
+    pub(super) fn decide(
+        &self,
+        source: &str,
+        target: &str,
+        service_and_arg: &str,
+        relayed_for: Option<&str>,
+        lines: &mut Vec<String>,
+    ) -> Option<Allowed> {
+        let prefix = format!("{service_and_arg}: {source} -> {target}:");
+        let (service, argument) = split_service(service_and_arg);
+        let policy = self.eyes.policy();
+        let policy = match &*policy {
+            Ok(policy) => policy,
+            Err(error @ LoadError::Syntax { .. }) => {
+                lines.push(format!("{prefix} error loading policy: {error}"));
+                return None;
+            }
+            Err(error) => {
+                lines.push(format!("{prefix} denied: {error}"));
+                return None;
+            }
+        };
+        let facts = facts_for_policy(&self.qubesd.facts());
+        let call = match Call::new((service, argument), source, target, &facts, lines) {
+            Ok(call) => call,
+            Err(error @ RequestError::Target(_)) => {
+                lines.push(format!("{prefix} error loading policy: {error}"));
+                return None;
+            }
+            Err(error) => {
+                lines.push(format!("{prefix} denied: {error}"));
+                return None;
+            }
+        };
+        if let Some(relayed) = relayed_for.filter(|relayed| !relayed.is_empty()) {
+            let why = match facts.find(relayed) {
+                None => format!("unknown requested source qube '{relayed}'"),
+                Some((_, qube)) if qube.class != "RemoteVM" => {
+                    format!("{relayed}: requested source is only authorized for RemoteVM")
+                }
+                Some(_) => format!("{source} is not a relay for {relayed}"),
+            };
+            lines.push(format!("{prefix} denied: {why}"));
+            return None;
+        }
+        let requested = call.target.text();
+        if self.refused.iter().any(|rule| rule.fits(service, argument.trim_start_matches('+'), target)) {
+            lines.push(format!("{prefix} denied: denied by policy of the population"));
+            return None;
+        }
+        let (to, user, autostart) = match policy.evaluate(&call, &facts, lines) {
+            Ok(Verdict::Allow { target, user, autostart, .. }) => (target, user, autostart),
+            Ok(Verdict::Ask { targets, default_target, user, autostart, rule, .. }) => {
+                match self.answer(&targets, default_target) {
+                    None => {
+                        lines.push(format!("{prefix} denied: denied by the user {rule}"));
+                        return None;
+                    }
+                    Some(target) if !targets.contains(&target) => {
+                        lines.push(format!("{prefix} denied: target {target} is not a valid choice"));
+                        return None;
+                    }
+                    Some(target) => (target, user, autostart),
+                }
+            }
+            Err(denial) => {
+                lines.push(format!("{prefix} denied: {denial}"));
+                return None;
+            }
+        };
+        lines.push(format!("{service}{argument}: {source} -> {requested}: allowed to {to}"));
+        if to == source {
+            lines.push(format!("{prefix} denied: loopback qrexec connection not supported"));
+            return None;
+        }
+        let to = match facts.find(&to) {
+            Some((name, _)) => name.to_owned(),
+            None => to,
+        };
+        let arg = argument.strip_prefix('+').unwrap_or(argument).to_owned();
+        Some(Allowed { to, requested, service: service.to_owned(), arg, user, autostart })
+    }
+
+    /// What the user says to a question.
+    fn answer(&self, targets: &[String], default_target: Option<String>) -> Option<String> {
+        let settings = Settings::read(&self.dir).unwrap_or_else(|error| {
+            eprintln!("settings: {error:#}");
+            Settings::default()
+        });
+        match settings.answer {
+            Answer::Deny => None,
+            Answer::Allow => default_target.or_else(|| targets.first().cloned()),
+            Answer::Target(target) => Some(target),
+        }
+    }
+}
+
+/// Target and service as the daemon cleans them; none where the service has no name.
+pub(super) fn cleaned(target: &[u8], service: &[u8]) -> Option<(String, String)> {
+    sanitized_service(service).map(|service| (sanitized_target(target), service))
+}
