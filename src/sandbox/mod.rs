@@ -12,6 +12,7 @@
 //! [`state`] is the system as data, [`store`] keeps it in the directory, [`fixture`] and [`population`] read systems
 //! from files, [`qubesd`] is the server. Nothing here knows what asks.
 
+pub mod command;
 pub mod fixture;
 pub mod fresh;
 pub mod guest;

@@ -16,6 +16,7 @@ mod filter;
 mod names;
 mod options;
 pub mod pump;
+pub mod recorder;
 pub mod script;
 mod streams;
 pub mod wire;

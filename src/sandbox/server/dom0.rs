@@ -92,7 +92,7 @@ impl Server {
             Action::Refuse | Action::Exit { .. } | Action::Cut { at: 0, .. } => Some(Vec::new()),
             _ => None,
         });
-        let mut told = exception.map(Reply::Body).unwrap_or_else(|| self.qubesd.answer_frame(frame));
+        let mut told = exception.map(Reply::Body).unwrap_or_else(|| self.qubesd.answer_bytes(frame));
         kill_for(false);
         if let Reply::Body(body) = &mut told {
             entry.note_reply(body);

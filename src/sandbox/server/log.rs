@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
@@ -95,26 +95,35 @@ impl Entry {
     }
 }
 
-/// The log of a sandbox, open for more.
+/// The log of a sandbox.
 #[derive(Debug)]
-pub struct Log(Mutex<File>);
+pub struct Log(Mutex<PathBuf>);
 
 impl Log {
-    /// Opens it.
-    pub fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join("log.jsonl");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        Ok(Self(Mutex::new(file.with_context(|| format!("opening {}", path.display()))?)))
+    /// The log of the sandbox in a directory.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self(Mutex::new(dir.join("log.jsonl")))
     }
 
     /// Adds a call.
     pub fn add(&self, entry: &Entry) {
         let Ok(mut line) = serde_json::to_vec(entry) else { return };
         line.push(b'\n');
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = file.write_all(&line) {
+        // Opened each time: somebody may have cleared it.
+        let path = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = OpenOptions::new().create(true).append(true).open(&*path);
+        if let Err(error) = file.and_then(|mut file| file.write_all(&line)) {
             eprintln!("log: {error}");
         }
+    }
+}
+
+/// Forgets everything.
+pub fn clear(dir: &Path) -> Result<()> {
+    match std::fs::remove_file(dir.join("log.jsonl")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("removing the log"),
+        _ => Ok(()),
     }
 }
 

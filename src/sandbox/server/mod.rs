@@ -57,7 +57,7 @@ pub const SERVE: &str = "step-serve";
 #[derive(Debug)]
 pub struct Server {
     dir: PathBuf,
-    qubesd: Arc<Qubesd>,
+    qubesd: Qubesd,
     eyes: Arc<Eyes>,
     log: Log,
     faults: Faults,
@@ -88,12 +88,12 @@ pub fn serve(dir: &Path) -> Result<()> {
     let dir = dir.canonicalize().with_context(|| format!("finding {}", dir.display()))?;
     nix::sys::prctl::set_child_subreaper(true).context("adopting orphans")?;
     let (spawner, spawns) = Spawner::new();
-    let qubesd = Arc::new(Qubesd::open(&dir)?);
+    let qubesd = Qubesd::open(&dir)?;
     let system = qubesd.system();
     let eyes = Arc::new(Eyes::new(&dir, system.deny.clone()));
     qubesd.set_visibility(Arc::<Eyes>::clone(&eyes));
     let server = Arc::new(Server {
-        log: Log::open(&dir)?,
+        log: Log::new(&dir),
         faults: Faults::new(&dir),
         agents: Agents::default(),
         children: Children::new(spawner.clone()),

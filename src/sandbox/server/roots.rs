@@ -22,19 +22,20 @@ pub(super) fn view(dir: &Path, qube: &str, uid: u32) -> Result<View> {
         .iter()
         .map(|path| (PathBuf::from(path), program.clone()))
         .collect();
-    for name in SIBLINGS {
-        let sibling = program.with_file_name(name);
+    for place in SIBLINGS.map(Path::new) {
+        let sibling = program.with_file_name(place.file_name().unwrap_or_default());
         if sibling.exists() {
-            programs.push((Path::new("/usr/bin").join(name), sibling));
+            programs.push((place.to_owned(), sibling));
         }
     }
     let stage = dir.join("run/stage");
-    let qube = qube.to_owned();
+    let (qube, files) = (qube.to_owned(), Some(files));
     Ok(View { qube, files, programs, binds: Vec::new(), uid, space: None, directory: None, stage })
 }
 
-/// Programs of this package that every qube has.
-const SIBLINGS: [&str; 3] = ["qvm-template", "qubes-template-service", "qubes-template-build"];
+/// Where programs of this package are in a qube, as far as they lie beside this one.
+const SIBLINGS: [&str; 3] =
+    ["/usr/bin/qvm-template", "/usr/bin/qubes-template-build", "/usr/lib/qubes/qubes-template-service"];
 
 /// Places at which this program stands for one of Qubes'.
 fn own_programs(is_dom0: bool) -> &'static [&'static str] {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::super::qrexec::pump::{copy, pump, widen};
 use super::super::qrexec::status;
+use super::super::qubesd::{Destination, ServiceCall};
 use super::super::view::VIEW;
 use super::Server;
 use super::call::Line;
@@ -33,7 +34,7 @@ impl Server {
     /// Runs a service in a qube to its end: its status, none when the caller went before.
     pub(super) fn service_in_qube(self: &Arc<Self>, source: &str, allowed: &Allowed, line: &Line) -> Option<i32> {
         let Some(program) = self.find_service(allowed) else {
-            return Some(self.qubesd.guest_service(source, &allowed.to, &allowed.service).unwrap_or(status::NOT_FOUND));
+            return Some(self.guest_service(allowed).unwrap_or(status::NOT_FOUND));
         };
         let full_name = format!("{}+{}", allowed.service, allowed.arg);
         let mut arguments = vec![program.into_os_string()];
@@ -48,6 +49,28 @@ impl Server {
             ("QREXEC_SERVICE_ARGUMENT".into(), allowed.arg.clone().into()),
         ]);
         self.run_in_qube(allowed, arguments, environment, line)
+    }
+
+    /// Runs a service that the system in the qube's volume stands for, where there is no file for it: its status.
+    fn guest_service(&self, allowed: &Allowed) -> Option<i32> {
+        if allowed.service != "qubes.PostInstall" {
+            return None;
+        }
+        let guest = self.qubesd.guest(&allowed.to)?;
+        if guest.post_install == 0 {
+            for (name, value) in &guest.features {
+                self.qubesd.put_feature_request(&allowed.to, name, value);
+            }
+            let call = ServiceCall {
+                source: allowed.to.clone(),
+                service: "qubes.FeaturesRequest".to_owned(),
+                arg: String::new(),
+                target: Destination::Name("dom0".to_owned()),
+            };
+            // The scripts in the guest do not look at what became of it.
+            let _ = self.qubesd.service(&call, &mut io::empty(), &mut io::sink(), &mut io::sink());
+        }
+        Some(guest.post_install)
     }
 
     /// Runs a shell command in a qube, as dom0 does.

@@ -60,22 +60,9 @@ enum Place {
 /// Everything that differs from the host.
 fn plan(view: &View) -> Result<Place> {
     let mut tree = Place::Open(BTreeMap::new());
-    overlay(&mut tree, &view.files, Path::new("/"))?;
-    for path in PRIVATE {
-        let own = view.files.join(path.trim_start_matches('/'));
-        fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
-        put(&mut tree, Path::new(path), Place::Mounted(on_host(&own)));
+    if let Some(files) = &view.files {
+        plan_qube(&mut tree, files, &view.qube)?;
     }
-    for (path, content) in [
-        ("/etc/passwd", accounts::passwd()),
-        ("/etc/group", accounts::group()),
-        ("/etc/hostname", format!("{}\n", view.qube).into_bytes()),
-    ] {
-        if !view.files.join(path.trim_start_matches('/')).exists() {
-            put(&mut tree, Path::new(path), Place::Content(content));
-        }
-    }
-    put(&mut tree, Path::new("/var/run"), Place::Link("/run".into()));
     for (path, program) in &view.programs {
         put(&mut tree, path, Place::Link(on_host(program)));
     }
@@ -85,6 +72,27 @@ fn plan(view: &View) -> Result<Place> {
         }
     }
     Ok(tree)
+}
+
+/// What makes a qube of it.
+fn plan_qube(tree: &mut Place, files: &Path, qube: &str) -> Result<()> {
+    overlay(tree, files, Path::new("/"))?;
+    for path in PRIVATE {
+        let own = files.join(path.trim_start_matches('/'));
+        fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
+        put(tree, Path::new(path), Place::Mounted(on_host(&own)));
+    }
+    for (path, content) in [
+        ("/etc/passwd", accounts::passwd()),
+        ("/etc/group", accounts::group()),
+        ("/etc/hostname", format!("{qube}\n").into_bytes()),
+    ] {
+        if !files.join(path.trim_start_matches('/')).exists() {
+            put(tree, Path::new(path), Place::Content(content));
+        }
+    }
+    put(tree, Path::new("/var/run"), Place::Link("/run".into()));
+    Ok(())
 }
 
 /// Lays the files of a qube over the host's.

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use stage::{become_user, inside, run};
+pub use stage::{become_user, inside, run, step};
 
 /// Where the host's root is in a view.
 pub const HOST: &str = "/.host";
@@ -43,8 +43,9 @@ pub const VIEW: &str = "step-view";
 pub struct View {
     /// The qube's name, which becomes the host name.
     pub qube: String,
-    /// The files of the qube, laid over the host's root.
-    pub files: PathBuf,
+    /// The files of the qube, laid over the host's root; none: only the programs are laid over it, and the user keeps
+    /// his home.
+    pub files: Option<PathBuf>,
     /// Programs of the sandbox: where they are in the qube, and on the host.
     pub programs: Vec<(PathBuf, PathBuf)>,
     /// Directories of the host that are shown in another place.

@@ -17,7 +17,7 @@ use nix::unistd::sethostname;
 
 use super::layout::{build, on_host};
 use super::supervise::Supervisor;
-use super::{BECOME, Command, HOST, INSIDE, View, namespaces};
+use super::{BECOME, Command, HOST, INSIDE, VIEW, View, namespaces};
 
 /// Runs a command in a view and waits for it: its exit status. This process must have one thread, and stays in the
 /// view.
@@ -28,7 +28,6 @@ pub fn run(view: &View, command: &Command) -> Result<u8> {
     let supervisor = Supervisor::new()?;
     namespaces::enter()?;
     build(view).with_context(|| format!("showing the world as {} sees it", view.qube))?;
-    sethostname(&view.qube).context("setting the host name")?;
     let mut inside = process::Command::new(on_host(&program));
     inside.arg(INSIDE).arg(own_number.to_string()).arg(view.uid.to_string());
     inside.arg(program_path(&command.program, &here)).args(&command.arguments);
@@ -36,12 +35,27 @@ pub fn run(view: &View, command: &Command) -> Result<u8> {
         inside.env_clear();
     }
     let (home, name) = if view.uid == 0 { ("/root", "root") } else { ("/home/user", "user") };
-    inside.env_remove("TMPDIR").env_remove("XDG_RUNTIME_DIR").env_remove("QREXEC_REMOTE_DOMAIN");
-    inside.envs([("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", "/bin/sh")]);
+    if view.files.is_some() {
+        sethostname(&view.qube).context("setting the host name")?;
+        inside.env_remove("TMPDIR").env_remove("XDG_RUNTIME_DIR").env_remove("QREXEC_REMOTE_DOMAIN");
+        inside.envs([("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", "/bin/sh")]);
+    }
     inside.envs(command.environment.iter().map(|(key, value)| (key, value)));
     inside.current_dir(working_directory(view, &here, home));
     let child = inside.spawn().context("starting a process in the qube")?;
     supervisor.wait(&child)
+}
+
+/// Runs a command in a view for the server: `SERVER VIEW PROGRAM ARGUMENT...`. It dies with the server.
+pub fn step(arguments: &[OsString]) -> Result<u8> {
+    let [server, view, program, rest @ ..] = arguments else { bail!("{VIEW} is not for people") };
+    prctl::set_pdeathsig(Signal::SIGKILL).context("binding this process to the server")?;
+    if server.to_str() != Some(nix::unistd::getppid().to_string().as_str()) {
+        bail!("the server has gone");
+    }
+    let view = serde_json::from_str(&view.to_string_lossy()).context("understanding a view")?;
+    let (program, arguments) = (program.clone(), rest.to_vec());
+    run(&view, &Command { program, arguments, clean: false, environment: Vec::new() })
 }
 
 /// Process 1 of a qube: `PARENT UID PROGRAM ARGUMENT...`. Everything in the qube ends with it.
