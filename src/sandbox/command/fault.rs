@@ -125,7 +125,11 @@ enum Point {
 impl FaultCommand {
     pub(super) fn run(self, out: &mut dyn Write) -> Result<()> {
         let faults = Faults::new(&self.dir.dir);
-        anyhow::ensure!(self.dir.dir.join("system.json").exists(), "{} is no sandbox", self.dir.dir.display());
+        anyhow::ensure!(
+            self.dir.dir.join("system.json").exists(),
+            "{} is no sandbox",
+            self.dir.dir.display()
+        );
         let (calls, action) = match self.what {
             What::List => {
                 for fault in faults.list()? {

@@ -37,7 +37,8 @@ impl LogCommand {
                 _ => "DENIED".to_owned(),
             };
             let exit = entry.exit.map_or("gone".to_owned(), |exit| format!("exit {exit}"));
-            let error = entry.error.map(|(class, message)| format!(" {class}: {message}")).unwrap_or_default();
+            let error =
+                entry.error.map(|(class, message)| format!(" {class}: {message}")).unwrap_or_default();
             let fault = entry.fault.map(|fault| format!(" fault {fault}")).unwrap_or_default();
             let (time, source, target, service) = (entry.time, entry.source, entry.target, entry.service);
             let (inward, outward) = (entry.bytes_in, entry.bytes_out);

@@ -44,7 +44,8 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     let parent = path.parent().unwrap_or(path);
     fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(|| format!("opening {}", path.display()))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("opening {}", path.display()))
 }
 
 /// The policy that a management qube of this name needs.

@@ -28,7 +28,8 @@ impl Record {
     pub(super) fn run(self) -> Result<u8> {
         const CLIENT: &str = "/usr/bin/qrexec-client-vm";
         anyhow::ensure!(Path::new(CLIENT).exists(), "there is no {CLIENT}: this is no qube");
-        let head = serde_json::json!({"head": {"recorder": concat!("qubes-sandbox ", env!("CARGO_PKG_VERSION"))}});
+        let head =
+            serde_json::json!({"head": {"recorder": concat!("qubes-sandbox ", env!("CARGO_PKG_VERSION"))}});
         let output = std::path::absolute(&self.output).context("finding the recording's place")?;
         fs::write(&output, format!("{head}\n")).with_context(|| format!("writing {}", output.display()))?;
         let program = std::env::current_exe().context("finding this program")?;
@@ -49,7 +50,8 @@ impl Record {
         let program = words.next().context("there is no command")?;
         let place = Path::new(HOST).join(output.strip_prefix("/").unwrap_or(&output));
         let environment = vec![(RECORD_TO.into(), place.into_os_string())];
-        let done = view::run(&view, &Command { program, arguments: words.collect(), clean: false, environment });
+        let done =
+            view::run(&view, &Command { program, arguments: words.collect(), clean: false, environment });
         // The directory was the view's root here; on the host it is empty again and can go.
         let _ = fs::remove_dir(Path::new(HOST).join(stage.keep().strip_prefix("/").unwrap_or(Path::new(""))));
         done

@@ -56,6 +56,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<u8> {
         command: to_text(options.command.as_bytes()),
         forget: options.forget,
     };
-    let status = exchange(&opening, &token, Path::new(SOCKET), (options.filter_stdout, options.filter_stderr))?;
+    let status =
+        exchange(&opening, &token, Path::new(SOCKET), (options.filter_stdout, options.filter_stderr))?;
     Ok(if options.no_exit_code { 0 } else { status.to_le_bytes()[0] })
 }

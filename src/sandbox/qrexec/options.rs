@@ -125,7 +125,10 @@ fn take_long(name: &str, word: &[u8], rest: &mut &[Vec<u8>]) -> Result<Found, St
         [one] => **one,
         several => {
             let names: Vec<String> = several.iter().map(|(long, ..)| format!("'--{long}'")).collect();
-            return Err(format!("{name}: option '--{shown}' is ambiguous; possibilities: {}", names.join(" ")));
+            return Err(format!(
+                "{name}: option '--{shown}' is ambiguous; possibilities: {}",
+                names.join(" ")
+            ));
         }
     };
     match (takes_value, value) {
@@ -157,7 +160,9 @@ fn take_short(name: &str, letters: &[u8], rest: &mut &[Vec<u8>]) -> Result<Vec<F
                 *rest = after;
                 value.clone()
             }
-            ([], []) => return Err(format!("{name}: option requires an argument -- '{}'", char::from(*letter))),
+            ([], []) => {
+                return Err(format!("{name}: option requires an argument -- '{}'", char::from(*letter)));
+            }
             (joined, _) => joined.to_vec(),
         };
         found.push((*option, value));
@@ -166,7 +171,13 @@ fn take_short(name: &str, letters: &[u8], rest: &mut &[Vec<u8>]) -> Result<Vec<F
     Ok(found)
 }
 
-fn apply(name: &str, options: &mut Options, option: Opt, value: Vec<u8>, is_socket: bool) -> Result<(), Parsed> {
+fn apply(
+    name: &str,
+    options: &mut Options,
+    option: Opt,
+    value: Vec<u8>,
+    is_socket: bool,
+) -> Result<(), Parsed> {
     match option {
         Opt::FilterOut => options.filter_stdout = Some(true),
         Opt::FilterErr => options.filter_stderr = Some(true),
@@ -196,7 +207,8 @@ fn check_size(value: &[u8]) -> Result<(), Parsed> {
     if !value.first().is_some_and(u8::is_ascii_digit) {
         return Err(Parsed::Fault("Bad buffer size: does not begin with a number".to_owned(), 1));
     }
-    let is_hex = value.len() > 2 && value[0] == b'0' && value[1] | 0x20 == b'x' && value[2].is_ascii_hexdigit();
+    let is_hex =
+        value.len() > 2 && value[0] == b'0' && value[1] | 0x20 == b'x' && value[2].is_ascii_hexdigit();
     let (digits, base) = match value {
         [_, _, digits @ ..] if is_hex => (digits, 16),
         [b'0', ..] => (value, 8),

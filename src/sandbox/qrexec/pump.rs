@@ -84,7 +84,8 @@ mod tests {
         // A file to a pipe can.
         let (reader, writer) = nix::unistd::pipe().unwrap();
         widen(&writer);
-        let feeder = std::thread::spawn(move || pump(&mut middle, &mut File::from(writer), &AtomicU64::new(0)));
+        let feeder =
+            std::thread::spawn(move || pump(&mut middle, &mut File::from(writer), &AtomicU64::new(0)));
         let mut arrived = Vec::new();
         File::from(reader).read_to_end(&mut arrived).unwrap();
         feeder.join().unwrap().unwrap();

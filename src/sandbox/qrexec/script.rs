@@ -22,12 +22,12 @@ pub const SOCKET: &str = "/run/qubes/sandbox.sock";
 /// Runs the program; `arguments` starts with its name.
 pub fn run(arguments: &[OsString]) -> Result<u8> {
     let path = arguments.first().map(Path::new).unwrap_or(Path::new(""));
-    let word = |word: Option<&OsString>| word.map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let word =
+        |word: Option<&OsString>| word.map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     let service = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let variable = |name: &str| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let keyword = variable("QREXEC_REQUESTED_TARGET_KEYWORD").filter(|_| {
-        variable("QREXEC_REQUESTED_TARGET_TYPE").as_deref() == Some("keyword")
-    });
+    let keyword = variable("QREXEC_REQUESTED_TARGET_KEYWORD")
+        .filter(|_| variable("QREXEC_REQUESTED_TARGET_TYPE").as_deref() == Some("keyword"));
     let token = token();
     let opening = Opening::Script {
         token: token.clone(),

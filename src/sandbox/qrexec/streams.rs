@@ -82,7 +82,11 @@ impl Draining {
 
 fn take(mut from: UnixStream, mut to: impl Write + AsFd, filter: bool) {
     let count = AtomicU64::new(0);
-    let done = if filter { copy(&mut from, &mut to, &count, replace_escapes) } else { pump(&mut from, &mut to, &count) };
+    let done = if filter {
+        copy(&mut from, &mut to, &count, replace_escapes)
+    } else {
+        pump(&mut from, &mut to, &count)
+    };
     // A reader of ours that went away does not stop the service.
     if done.is_err() {
         let _ = io::copy(&mut from, &mut io::sink());

@@ -38,7 +38,9 @@ pub struct Content {
 }
 
 impl Content {
-    pub(super) fn of(dir: &Path, volume: &Volume) -> Self {
+    /// What a volume of the sandbox in a directory holds.
+    #[must_use]
+    pub fn of(dir: &Path, volume: &Volume) -> Self {
         Self { path: clean(dir, volume), size: volume.size }
     }
 

@@ -79,7 +79,12 @@ impl Agents {
     }
 }
 
-fn accept(server: &Arc<Server>, qube: &str, listener: UnixListener, serve: fn(&Arc<Server>, &str, UnixStream)) {
+fn accept(
+    server: &Arc<Server>,
+    qube: &str,
+    listener: UnixListener,
+    serve: fn(&Arc<Server>, &str, UnixStream),
+) {
     let (server, qube) = (Arc::clone(server), qube.to_owned());
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {

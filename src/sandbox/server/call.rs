@@ -60,7 +60,9 @@ impl Server {
         let allowed = allowed.filter(|allowed| {
             let reached = allowed.to == "dom0" || self.reach(allowed);
             if !reached {
-                entry.decision.push(format!("{service}: {source} -> {target}: {} does not start", allowed.to));
+                entry
+                    .decision
+                    .push(format!("{service}: {source} -> {target}: {} does not start", allowed.to));
             }
             reached
         });
@@ -133,7 +135,8 @@ impl Server {
             _ => None,
         });
         by_fault.or_else(|| {
-            let rule = self.failed.iter().find(|rule| rule.status.is_some() && rule.fits(service, arg, target))?;
+            let rule =
+                self.failed.iter().find(|rule| rule.status.is_some() && rule.fits(service, arg, target))?;
             let text = rule.stderr.as_deref().unwrap_or_default();
             let _ = std::io::Write::write_all(&mut &line.streams.errors, text.as_bytes());
             rule.status
@@ -141,7 +144,12 @@ impl Server {
     }
 
     /// Runs a service file of dom0.
-    pub(super) fn dom0_service(&self, call: &ServiceCall, line: &Line, errors: &mut dyn std::io::Write) -> i32 {
+    pub(super) fn dom0_service(
+        &self,
+        call: &ServiceCall,
+        line: &Line,
+        errors: &mut dyn std::io::Write,
+    ) -> i32 {
         match self.qubesd.service(call, &mut line.inlet(), &mut line.outlet(), errors) {
             Ok(status) => status,
             Err(error) => {
@@ -242,7 +250,8 @@ pub(super) fn process(client: Pid, victim: Victim) -> Option<Pid> {
 /// Notes what faults do to a call.
 pub(super) fn note_faults(entry: &mut Entry, faults: &[Action]) {
     if !faults.is_empty() {
-        let words: Vec<String> = faults.iter().filter_map(|action| serde_json::to_string(action).ok()).collect();
+        let words: Vec<String> =
+            faults.iter().filter_map(|action| serde_json::to_string(action).ok()).collect();
         entry.fault = Some(words.join(" "));
     }
 }

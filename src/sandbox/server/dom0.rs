@@ -74,7 +74,8 @@ impl Server {
         let client = getsockopt(stream, PeerCredentials).ok().map(|peer| Pid::from_raw(peer.pid()));
         let kill_for = |before: bool| {
             for action in &faults {
-                if let (Action::KillBefore(victim), true) | (Action::KillAfter(victim), false) = (action, before)
+                if let (Action::KillBefore(victim), true) | (Action::KillAfter(victim), false) =
+                    (action, before)
                     && let Some(pid) = client.and_then(|client| process(client, *victim))
                 {
                     // It may have ended by itself.
@@ -201,7 +202,8 @@ impl Server {
             Destination::Name(name) => name.clone(),
             Destination::Keyword(word) => format!("@{word}"),
         };
-        let mut entry = Entry::new(transport, &call.source, &target, &format!("{}+{}", call.service, call.arg));
+        let mut entry =
+            Entry::new(transport, &call.source, &target, &format!("{}+{}", call.service, call.arg));
         let faults = self.faults.meet(&call.source, &target, &call.service, &call.arg);
         note_faults(&mut entry, &faults);
         entry.allowed = true;

@@ -32,7 +32,9 @@ impl Eyes {
     /// The policy as it is now.
     pub(super) fn policy(&self) -> Loaded {
         let mut now = Vec::new();
-        for path in self.directories.paths.iter().map(PathBuf::as_path).chain([Path::new("/etc/qubes-rpc/policy")]) {
+        for path in
+            self.directories.paths.iter().map(PathBuf::as_path).chain([Path::new("/etc/qubes-rpc/policy")])
+        {
             fingerprint(&self.directories.root.join(path.strip_prefix("/").unwrap_or(path)), &mut now);
         }
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);

@@ -137,9 +137,8 @@ impl Faults {
     /// All of them.
     pub fn list(&self) -> Result<Vec<Fault>> {
         match fs::read(&self.path) {
-            Ok(text) => {
-                serde_json::from_slice(&text).with_context(|| format!("understanding {}", self.path.display()))
-            }
+            Ok(text) => serde_json::from_slice(&text)
+                .with_context(|| format!("understanding {}", self.path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error).with_context(|| format!("reading {}", self.path.display())),
         }
@@ -188,14 +187,16 @@ impl Faults {
             return Ok(());
         }
         let new = self.path.with_extension("new");
-        fs::write(&new, serde_json::to_vec_pretty(&faults)?).with_context(|| format!("writing {}", new.display()))?;
+        fs::write(&new, serde_json::to_vec_pretty(&faults)?)
+            .with_context(|| format!("writing {}", new.display()))?;
         fs::rename(&new, &self.path).with_context(|| format!("replacing {}", self.path.display()))
     }
 }
 
 impl Fault {
     fn fits(&self, source: &str, target: &str, service: &str, arg: &str) -> bool {
-        let fits = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let fits =
+            |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         (self.service == "*" || self.service == service)
             && fits(&self.arg, arg)
             && fits(&self.source, source)
@@ -224,7 +225,8 @@ mod tests {
         };
         faults.add(fault("a.B", None, 2, 2)).unwrap();
         faults.add(fault("*", Some("x"), 1, 1)).unwrap();
-        let met: Vec<usize> = ["", "x", "", "x"].iter().map(|arg| faults.meet("mgmt", "t", "a.B", arg).len()).collect();
+        let met: Vec<usize> =
+            ["", "x", "", "x"].iter().map(|arg| faults.meet("mgmt", "t", "a.B", arg).len()).collect();
         assert_eq!(met, [0, 2, 1, 0]);
         assert!(faults.meet("mgmt", "t", "a.C", "").is_empty());
         // The counts survive.

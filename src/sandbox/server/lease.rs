@@ -26,7 +26,11 @@ impl Lease {
     /// Joins the server of a sandbox, or starts it, and asks how the world looks from a qube.
     pub fn take(dir: &Path, qube: &str, uid: u32) -> Result<(Self, View)> {
         let dir = dir.canonicalize().with_context(|| format!("finding {}", dir.display()))?;
-        ensure!(dir.join("system.json").exists(), "{} is no sandbox: `qubes-sandbox new` makes one", dir.display());
+        ensure!(
+            dir.join("system.json").exists(),
+            "{} is no sandbox: `qubes-sandbox new` makes one",
+            dir.display()
+        );
         let run = dir.join("run");
         fs::create_dir_all(run.join("stage")).with_context(|| format!("making {}", run.display()))?;
         let lock = lock(&dir)?;

@@ -89,7 +89,8 @@ impl Entry {
     /// Notes what a reply of the Admin API begins with.
     pub fn note_reply(&mut self, beginning: &[u8]) {
         let Some(rest) = beginning.strip_prefix(b"2\0") else { return };
-        let mut fields = rest.split(|byte| *byte == 0).map(|field| String::from_utf8_lossy(field).into_owned());
+        let mut fields =
+            rest.split(|byte| *byte == 0).map(|field| String::from_utf8_lossy(field).into_owned());
         let class = fields.next().unwrap_or_default();
         self.error = Some((class, fields.nth(1).unwrap_or_default()));
     }

@@ -18,10 +18,8 @@ pub(super) fn view(dir: &Path, qube: &str, uid: u32) -> Result<View> {
     let files = files(dir, qube);
     prepare(&files, qube == "dom0")?;
     let program = std::env::current_exe().context("finding this program")?;
-    let mut programs: Vec<(PathBuf, PathBuf)> = own_programs(qube == "dom0")
-        .iter()
-        .map(|path| (PathBuf::from(path), program.clone()))
-        .collect();
+    let mut programs: Vec<(PathBuf, PathBuf)> =
+        own_programs(qube == "dom0").iter().map(|path| (PathBuf::from(path), program.clone())).collect();
     for place in SIBLINGS.map(Path::new) {
         let sibling = program.with_file_name(place.file_name().unwrap_or_default());
         if sibling.exists() {
@@ -68,7 +66,8 @@ fn prepare(files: &Path, is_dom0: bool) -> Result<()> {
     for service in ["admin.vm.volume.Import", "admin.vm.volume.ImportWithSize"] {
         let path = files.join("etc/qubes-rpc").join(service);
         if path.symlink_metadata().is_err() {
-            symlink("/usr/lib/qubes/import-volume", &path).with_context(|| format!("making {}", path.display()))?;
+            symlink("/usr/lib/qubes/import-volume", &path)
+                .with_context(|| format!("making {}", path.display()))?;
         }
     }
     Ok(())
@@ -83,7 +82,8 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-const MARKER: &str = "# This file says that this is a qube, and for which release its agents are made.\n4.3\n";
+const MARKER: &str =
+    "# This file says that this is a qube, and for which release its agents are made.\n4.3\n";
 
 const OS_RELEASE: &str = "NAME=\"Qubes OS\"\nVERSION=\"4.3 (R4.3)\"\nID=qubes\nID_LIKE=\"rhel fedora\"\n\
                           VERSION_ID=4.3\nPRETTY_NAME=\"Qubes OS 4.3 (R4.3)\"\n";

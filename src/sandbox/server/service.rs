@@ -8,9 +8,9 @@ use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -32,7 +32,12 @@ const SERVICE_PATHS: [&str; 2] = ["usr/local/etc/qubes-rpc", "etc/qubes-rpc"];
 
 impl Server {
     /// Runs a service in a qube to its end: its status, none when the caller went before.
-    pub(super) fn service_in_qube(self: &Arc<Self>, source: &str, allowed: &Allowed, line: &Line) -> Option<i32> {
+    pub(super) fn service_in_qube(
+        self: &Arc<Self>,
+        source: &str,
+        allowed: &Allowed,
+        line: &Line,
+    ) -> Option<i32> {
         let Some(program) = self.find_service(allowed) else {
             return Some(self.guest_service(allowed).unwrap_or(status::NOT_FOUND));
         };
@@ -74,7 +79,12 @@ impl Server {
     }
 
     /// Runs a shell command in a qube, as dom0 does.
-    pub(super) fn command_in_qube(self: &Arc<Self>, allowed: &Allowed, command: &str, line: &Line) -> Option<i32> {
+    pub(super) fn command_in_qube(
+        self: &Arc<Self>,
+        allowed: &Allowed,
+        command: &str,
+        line: &Line,
+    ) -> Option<i32> {
         let arguments = vec!["/bin/sh".into(), "-c".into(), command.into()];
         let environment = self.environment(&allowed.to);
         self.run_in_qube(allowed, arguments, environment, line)
@@ -97,7 +107,8 @@ impl Server {
     fn environment(&self, qube: &str) -> Vec<(OsString, OsString)> {
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let mut environment = vec![("PATH".into(), path.into()), ("LANG".into(), "C.UTF-8".into())];
-        let own = fs::read_to_string(roots::files(&self.dir, qube).join("etc/environment")).unwrap_or_default();
+        let own =
+            fs::read_to_string(roots::files(&self.dir, qube).join("etc/environment")).unwrap_or_default();
         for (key, value) in own.lines().filter_map(|line| line.split_once('=')) {
             environment.push((key.trim().into(), value.trim().trim_matches('"').into()));
         }
@@ -132,7 +143,8 @@ impl Server {
                 server.children.kill(number);
             }
         });
-        let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Some(status::PROBLEM);
         };
@@ -159,7 +171,12 @@ impl Server {
         // The caller sees its end of the control connection close after the status, and so does the watcher then.
         drop(watcher);
         let ended_with = ended_with.ok()?;
-        Some(ended_with.code().or_else(|| ended_with.signal().map(|signal| 128 + signal)).unwrap_or(status::PROBLEM))
+        Some(
+            ended_with
+                .code()
+                .or_else(|| ended_with.signal().map(|signal| 128 + signal))
+                .unwrap_or(status::PROBLEM),
+        )
     }
 
     /// Brings what a service says to its caller, to the end.
@@ -190,7 +207,11 @@ impl Server {
         let uid = u32::from(allowed.user.as_deref() != Some("root")) * 1000;
         let view = roots::view(&self.dir, &allowed.to, uid)?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(VIEW).arg(std::process::id().to_string()).arg(serde_json::to_string(&view)?).args(arguments);
+        command
+            .arg(VIEW)
+            .arg(std::process::id().to_string())
+            .arg(serde_json::to_string(&view)?)
+            .args(arguments);
         command.env_clear().envs(environment).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(self.children.start(command)?)

@@ -33,7 +33,9 @@ impl Settings {
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join("settings.json");
         match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).with_context(|| format!("understanding {}", path.display())),
+            Ok(text) => {
+                serde_json::from_slice(&text).with_context(|| format!("understanding {}", path.display()))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
@@ -42,6 +44,7 @@ impl Settings {
     /// Writes them.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join("settings.json");
-        fs::write(&path, serde_json::to_vec_pretty(self)?).with_context(|| format!("writing {}", path.display()))
+        fs::write(&path, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("writing {}", path.display()))
     }
 }

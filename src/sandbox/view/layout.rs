@@ -23,7 +23,8 @@ pub(super) fn build(view: &View) -> Result<()> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(namespaces::forbidden)?;
     let options = Some("mode=0755");
-    mount(Some("qube"), &view.stage, Some("tmpfs"), MsFlags::empty(), options).map_err(namespaces::forbidden)?;
+    mount(Some("qube"), &view.stage, Some("tmpfs"), MsFlags::empty(), options)
+        .map_err(namespaces::forbidden)?;
     switch_root(&view.stage)?;
     lay(&tree, Path::new("/"), 0)?;
     if let Some(size) = view.space {
@@ -139,7 +140,8 @@ fn switch_root(stage: &Path) -> Result<()> {
     if pivot_root(stage, &host).is_err() {
         // The root of a chroot or of an initramfs cannot be exchanged.
         let none: Option<&str> = None;
-        mount(Some("/"), &host, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(namespaces::forbidden)?;
+        mount(Some("/"), &host, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+            .map_err(namespaces::forbidden)?;
         chroot(stage).context("changing the root")?;
     }
     std::env::set_current_dir("/").context("going to the new root")
@@ -214,7 +216,8 @@ fn limit_space(size: u64) -> Result<()> {
         .map_err(namespaces::forbidden)?;
     for path in SPACE {
         let part = space.join(path.trim_start_matches('/').replace('/', "-"));
-        copy(Path::new(path), &part).with_context(|| format!("copying {path} into a space of {size} bytes"))?;
+        copy(Path::new(path), &part)
+            .with_context(|| format!("copying {path} into a space of {size} bytes"))?;
         attach(&part, Path::new(path))?;
     }
     // Only the places themselves are to be seen.

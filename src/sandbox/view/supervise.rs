@@ -1,7 +1,6 @@
 //! Waiting for a command, with signals passed on to it.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ExitCode};
+use std::process::Child;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -63,10 +62,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// The exit code of a status that a shell would see.
-pub(super) fn exit_code(status: std::process::ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(125);
-    ExitCode::from(code.to_le_bytes()[0])
 }
