@@ -26,7 +26,7 @@ use crate::download::{
     Fetcher, Package, Rotten, blocking, check_local, keyring_of, merge, not_selected, qube_name,
 };
 use crate::lock::Lock;
-use crate::payload::Payload;
+use crate::payload::{Payload, TemplateFiles};
 use crate::post_install;
 use crate::report::{Failure, Message, Phase, Reporter};
 use crate::root_image::{CopyError, Limits, RootImage};
@@ -442,7 +442,7 @@ impl Run<'_, '_> {
         repo: &RepoId,
     ) -> Result<post_install::Outcome, Failure> {
         transaction.say("Importing data");
-        let files = self.import(transaction, image).await?;
+        let files = import(transaction, self.reporter, image).await?;
         if !transaction.is_new() {
             transaction.say("Clearing private volume");
             transaction.clear_private().await?;
@@ -471,38 +471,6 @@ impl Run<'_, '_> {
         Ok(outcome)
     }
 
-    async fn import(
-        &self,
-        transaction: &mut Transaction<'_>,
-        image: RootImage,
-    ) -> Result<crate::payload::TemplateFiles, Failure> {
-        let name = transaction.name();
-        let mut meter = self.reporter.phase(Phase::Import, name.as_str(), Some(image.size()));
-        let done = Arc::new(AtomicU64::new(0));
-        let written = done.clone();
-        let importing = transaction.import(image.size(), move |mut out| {
-            image.copy_to(&mut out, &mut |bytes| written.store(bytes, Ordering::Relaxed))
-        });
-        tokio::pin!(importing);
-        let mut ticks = tokio::time::interval(TICK);
-        let imported = loop {
-            tokio::select! {
-                imported = &mut importing => break imported,
-                _ = ticks.tick() => meter.at(done.load(Ordering::Relaxed)),
-            }
-        };
-        let files = imported.map_err(|error| match error {
-            ImportError::Interrupted(signal) => Failure::Interrupted(signal),
-            ImportError::Data(error @ CopyError::Rejected(_)) => {
-                Failure::Failed(anyhow::Error::from(error).context("the package is not what was verified"))
-            }
-            other => Failure::Failed(other.into()),
-        })?;
-        meter.at(done.load(Ordering::Relaxed));
-        meter.finish();
-        Ok(files)
-    }
-
     /// Undoes what was begun. Where that is not possible, leaves a template that every later command can deal with.
     async fn go_back(&self, transaction: Transaction<'_>, info: &PackageInfo, repo: &RepoId) {
         let (name, is_new) = (transaction.name(), transaction.is_new());
@@ -529,7 +497,41 @@ impl Run<'_, '_> {
     }
 }
 
-fn open(verified: &Verified, name: &TemplateName) -> Result<RootImage, Failure> {
+/// Imports an image with its progress shown.
+pub(crate) async fn import(
+    transaction: &mut Transaction<'_>,
+    reporter: &dyn Reporter,
+    image: RootImage,
+) -> Result<TemplateFiles, Failure> {
+    let name = transaction.name();
+    let mut meter = reporter.phase(Phase::Import, name.as_str(), Some(image.size()));
+    let done = Arc::new(AtomicU64::new(0));
+    let written = done.clone();
+    let importing = transaction.import(image.size(), move |mut out| {
+        image.copy_to(&mut out, &mut |bytes| written.store(bytes, Ordering::Relaxed))
+    });
+    tokio::pin!(importing);
+    let mut ticks = tokio::time::interval(TICK);
+    let imported = loop {
+        tokio::select! {
+            imported = &mut importing => break imported,
+            _ = ticks.tick() => meter.at(done.load(Ordering::Relaxed)),
+        }
+    };
+    let files = imported.map_err(|error| match error {
+        ImportError::Interrupted(signal) => Failure::Interrupted(signal),
+        ImportError::Data(error @ CopyError::Rejected(_)) => {
+            Failure::Failed(anyhow::Error::from(error).context("the package is not what was verified"))
+        }
+        other => Failure::Failed(other.into()),
+    })?;
+    meter.at(done.load(Ordering::Relaxed));
+    meter.finish();
+    Ok(files)
+}
+
+/// The image in a verified package.
+pub(crate) fn open(verified: &Verified, name: &TemplateName) -> Result<RootImage, Failure> {
     let opened = Payload::open(verified, name).and_then(|payload| payload.root_image(Limits::default()));
     opened.map_err(|why| Failure::new(format!("Failed to extract {name} template: {why}")))
 }
@@ -538,7 +540,8 @@ fn local(verified: Verified) -> Package {
     Package { verified, repo: RepoId::command_line(), file: None }
 }
 
-fn must_be_off(qube: &system::Qube) -> Result<(), Failure> {
+/// Refuses a template that runs: its volumes cannot be replaced.
+pub(crate) fn must_be_off(qube: &system::Qube) -> Result<(), Failure> {
     if qube.is_halted() {
         return Ok(());
     }

@@ -46,6 +46,7 @@ pub mod list;
 pub mod lock;
 pub mod payload;
 pub mod post_install;
+pub mod postprocess;
 pub mod qrexec;
 pub mod remove;
 pub mod repo;
