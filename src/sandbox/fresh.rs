@@ -203,3 +203,7 @@ pub fn new_uuid() -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
+
+/// Policy files that a fresh system has: name and text.
+pub const STOCK_POLICY: [(&str, &str); 1] =
+    [("91-admin-default-deny.policy", include_str!("stock/91-admin-default-deny.policy"))];

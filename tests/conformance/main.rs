@@ -17,6 +17,8 @@ mod support;
 mod admin_api;
 mod cli;
 mod differences;
+mod feed;
+mod line;
 mod policy;
 mod qrexec_client;
 mod recording;

@@ -191,14 +191,15 @@ impl Qubesd {
     ) -> Result<(), Failure> {
         let guest = state.guest(name).unwrap_or_default();
         let booted = Instant::now();
-        let answers = guest.agent.map(|delay| booted + delay);
+        let promised = state.feature_with_template(name, "qrexec").is_some_and(|value| !value.is_empty());
+        let answers = guest.agent.map(|delay| booted + if promised { delay } else { delay.max(UNPROMISED) });
         if let Some(answers) = answers {
             state.agents.insert(name.to_owned(), answers);
         }
         if let Some(after) = guest.crash {
             self.crash_later(name, xid, after);
         }
-        if state.feature_with_template(name, "qrexec").is_none_or(str::is_empty) {
+        if !promised {
             return Ok(());
         }
         let patience: u64 = number(&state, name, "qrexec_timeout");
@@ -225,32 +226,23 @@ impl Qubesd {
         }
     }
 
-    /// Makes a qube ready for a service call: starts it, and waits for its agent.
+    /// Makes a qube ready for a service call: starts it. Nobody waits for an agent that the feature `qrexec` does not
+    /// promise: until it answers, calls are refused.
     ///
     /// # Errors
-    /// When it cannot be started, or no agent answers within its time-out.
+    /// When it cannot be started, or its agent does not answer.
     pub fn start_for_call(&self, name: &str) -> Result<(), Failure> {
         self.start(name)?;
-        let mut state = self.lock();
+        let state = self.lock();
         let qube = state.qube(name)?;
-        if qube.class == Class::AdminVM {
-            return Ok(());
-        }
-        // A qube that ran before the server did has an agent that answers.
-        let Some(xid) = qube.xid else { return Ok(()) };
-        let known = state.agents.get(name).copied();
-        let guest_has_agent = state.guest(name).is_none_or(|guest| guest.agent.is_some());
-        let Some(answers) = known else {
-            return if guest_has_agent { Ok(()) } else { Err(Failure::Untold) };
-        };
-        while state.qube(name)?.xid == Some(xid) {
-            let now = Instant::now();
-            if answers <= now {
-                return Ok(());
+        let answers = match state.agents.get(name) {
+            Some(since) => *since <= Instant::now(),
+            // Not started by this server: its agent has had all the time that it wanted.
+            None => {
+                qube.class == Class::AdminVM || state.guest(name).is_none_or(|guest| guest.agent.is_some())
             }
-            state = self.wait(state, Some(answers - now));
-        }
-        Err(Failure::not_started(name))
+        };
+        if answers { Ok(()) } else { Err(Failure::Untold) }
     }
 
     /// Asks a qube to shut down, and waits for it where that is wanted.
@@ -343,6 +335,9 @@ impl Qubesd {
         }
     }
 }
+
+/// How long the fastest guest takes to bring its agent up. Nobody sees it where the start waits for that.
+const UNPROMISED: Duration = Duration::from_secs(1);
 
 fn tell_numbers_changed(state: &mut State, name: &str) {
     for property in ["xid", "stubdom_xid", "start_time"] {
