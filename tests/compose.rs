@@ -1,5 +1,7 @@
 //! Composing images: what is written is what other programs read.
 
+mod file_system;
+
 use std::path::Path;
 use std::process::Command;
 

@@ -6,10 +6,13 @@
 pub mod compress;
 pub mod cpio;
 pub mod disk;
+pub mod ext4;
 pub mod header;
 pub mod image;
 pub mod keys;
+pub mod layer;
 pub mod package;
 mod package_header;
 pub mod recipe;
 pub mod sparse;
+pub mod tree;
