@@ -40,7 +40,8 @@ pub(super) struct Own {
 
 /// The blocks of a directory with these entries, and whether it has an index.
 pub(super) fn build(own: Own, entries: &[Entry<'_>]) -> Result<(Vec<u8>, bool)> {
-    let dots = [Entry { name: b".", inode: own.inode, kind: 2 }, Entry { name: b"..", inode: own.parent, kind: 2 }];
+    let dots =
+        [Entry { name: b".", inode: own.inode, kind: 2 }, Entry { name: b"..", inode: own.parent, kind: 2 }];
     let total: usize = dots.iter().chain(entries).map(|entry| size(entry.name)).sum();
     if total <= ROOM {
         let all: Vec<Entry<'_>> = dots.iter().chain(entries).copied().collect();
@@ -83,7 +84,8 @@ pub(super) fn build(own: Own, entries: &[Entry<'_>]) -> Result<(Vec<u8>, bool)> 
 
 /// The empty blocks of `lost+found`, which must have room before it is needed.
 pub(super) fn empty(own: Own, count: usize) -> Vec<u8> {
-    let dots = [Entry { name: b".", inode: own.inode, kind: 2 }, Entry { name: b"..", inode: own.parent, kind: 2 }];
+    let dots =
+        [Entry { name: b".", inode: own.inode, kind: 2 }, Entry { name: b"..", inode: own.parent, kind: 2 }];
     let mut blocks = list(own, &dots);
     for _ in 1..count {
         blocks.extend(list(own, &[]));

@@ -66,7 +66,8 @@ impl Extents {
     /// The tree: what goes into the inode, and blocks to be written elsewhere, which `space` gives.
     pub fn tree(&self, space: &mut Space, inode_seed: u32) -> ([u8; 60], Vec<(u64, Vec<u8>)>) {
         let mut blocks = Vec::new();
-        let mut level: Vec<(u32, [u8; 12])> = self.list.iter().map(|extent| (extent.logical, leaf(extent))).collect();
+        let mut level: Vec<(u32, [u8; 12])> =
+            self.list.iter().map(|extent| (extent.logical, leaf(extent))).collect();
         let mut depth = 0;
         while level.len() > IN_ROOT {
             let mut above = Vec::with_capacity(level.len().div_ceil(IN_BLOCK));
@@ -138,7 +139,9 @@ pub(super) fn read(node: &[u8], depth: Option<u16>) -> Result<(Read, u16)> {
                 .map(|entry| Extent {
                     logical: u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]),
                     len: u16::from_le_bytes([entry[4], entry[5]]),
-                    start: u64::from_le_bytes([entry[8], entry[9], entry[10], entry[11], entry[6], entry[7], 0, 0]),
+                    start: u64::from_le_bytes([
+                        entry[8], entry[9], entry[10], entry[11], entry[6], entry[7], 0, 0,
+                    ]),
                 })
                 .filter(|extent| u64::from(extent.len) <= MAX_LEN)
                 .collect(),

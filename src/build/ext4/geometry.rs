@@ -81,8 +81,14 @@ impl Geometry {
                 blocks = (count - 1) * BLOCKS_PER_GROUP;
                 continue;
             }
-            let mut geometry =
-                Self { blocks, inodes_per_group, groups: Vec::new(), descriptor_blocks, reserved_blocks, fixed: vec![] };
+            let mut geometry = Self {
+                blocks,
+                inodes_per_group,
+                groups: Vec::new(),
+                descriptor_blocks,
+                reserved_blocks,
+                fixed: vec![],
+            };
             geometry.place(count, table)?;
             return Ok(geometry);
         }
@@ -140,7 +146,11 @@ impl Geometry {
             for (block_bitmap, inode_bitmap) in block_bitmaps.into_iter().zip(inode_bitmaps) {
                 self.groups.push(Group { block_bitmap, inode_bitmap, inode_table: take(table) });
             }
-            ensure!(next <= self.blocks, "the file system is too small for {} inodes", count * self.inodes_per_group);
+            ensure!(
+                next <= self.blocks,
+                "the file system is too small for {} inodes",
+                count * self.inodes_per_group
+            );
             ensure!(
                 next <= (first + FLEX) * BLOCKS_PER_GROUP,
                 "{} inodes in each group are too many",
@@ -185,7 +195,8 @@ mod tests {
             (40 << 30, 300_000),
             ((2048 << 20) + (3 << 20), 100_000),
         ] {
-            let geometry = Geometry::new(size, inodes).unwrap_or_else(|error| panic!("{size} {inodes}: {error}"));
+            let geometry =
+                Geometry::new(size, inodes).unwrap_or_else(|error| panic!("{size} {inodes}: {error}"));
             assert!(geometry.inodes() >= inodes.min(geometry.inodes()));
             let table = geometry.inodes_per_group / INODES_PER_BLOCK;
             let copies: u64 = (0..geometry.count()).map(|group| geometry.copy_blocks(group)).sum();

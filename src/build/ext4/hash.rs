@@ -5,8 +5,7 @@
 /// Major and minor hash of a name. The lowest bit of the major hash is clear: an index uses it to mark a run of equal
 /// hashes that goes on from the leaf before.
 pub(super) fn half_md4(name: &[u8], seed: [u32; 4]) -> (u32, u32) {
-    let mut state =
-        if seed == [0; 4] { [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476] } else { seed };
+    let mut state = if seed == [0; 4] { [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476] } else { seed };
     let mut rest = name;
     while !rest.is_empty() {
         transform(&mut state, &words(rest));
@@ -37,12 +36,13 @@ fn transform(state: &mut [u32; 4], input: &[u32; 8]) {
     let f = |x: u32, y: u32, z: u32| z ^ (x & (y ^ z));
     let g = |x: u32, y: u32, z: u32| (x & y).wrapping_add((x ^ y) & z);
     let h = |x: u32, y: u32, z: u32| x ^ y ^ z;
-    let mut round = |mix: &dyn Fn(u32, u32, u32) -> u32, order: [usize; 8], constant: u32, shifts: [u32; 4]| {
-        for (index, word) in order.into_iter().enumerate() {
-            let sum = a.wrapping_add(mix(b, c, d)).wrapping_add(input[word]).wrapping_add(constant);
-            (a, b, c, d) = (d, sum.rotate_left(shifts[index % 4]), b, c);
-        }
-    };
+    let mut round =
+        |mix: &dyn Fn(u32, u32, u32) -> u32, order: [usize; 8], constant: u32, shifts: [u32; 4]| {
+            for (index, word) in order.into_iter().enumerate() {
+                let sum = a.wrapping_add(mix(b, c, d)).wrapping_add(input[word]).wrapping_add(constant);
+                (a, b, c, d) = (d, sum.rotate_left(shifts[index % 4]), b, c);
+            }
+        };
     round(&f, [0, 1, 2, 3, 4, 5, 6, 7], 0, [3, 7, 11, 19]);
     round(&g, [1, 3, 5, 7, 0, 2, 4, 6], SECOND, [3, 5, 9, 13]);
     round(&h, [3, 7, 2, 6, 1, 5, 0, 4], THIRD, [3, 9, 11, 15]);

@@ -105,7 +105,11 @@ impl<'a> Reader<'a> {
             ensure!(incompat & bit == 0, "the ext4 file system {what}, which is not supported");
         }
         let known = 0x2 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000;
-        ensure!(incompat & !known == 0, "the ext4 file system has unknown features ({:#x})", incompat & !known);
+        ensure!(
+            incompat & !known == 0,
+            "the ext4 file system has unknown features ({:#x})",
+            incompat & !known
+        );
         let shift = word(&sb, 0x18);
         ensure!(shift <= 6, "an ext4 file system with blocks of 2^{} bytes", shift + 10);
         let block = 1024_u64 << shift;
@@ -134,10 +138,13 @@ impl<'a> Reader<'a> {
         let groups = (blocks - first).div_ceil(per_group);
         let mut table = vec![0; usize::try_from(groups * descriptor)?];
         ensure!(table.len() as u64 <= region.size, "the group descriptors are larger than the file system");
-        file.read_exact_at(&mut table, region.offset + (first + 1) * block).context("reading the group descriptors")?;
+        file.read_exact_at(&mut table, region.offset + (first + 1) * block)
+            .context("reading the group descriptors")?;
         let tables = table
             .chunks(usize::try_from(descriptor)?)
-            .map(|group| u64::from(word(group, 8)) | if wide { u64::from(word(group, 0x28)) << 32 } else { 0 })
+            .map(|group| {
+                u64::from(word(group, 8)) | if wide { u64::from(word(group, 0x28)) << 32 } else { 0 }
+            })
             .collect();
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&sb[0x68..0x78]);
@@ -334,7 +341,9 @@ impl<'a> Reader<'a> {
             }
             if degree == 0 {
                 match runs.last_mut() {
-                    Some((at, start, count)) if *at + *count == logical && *start + *count == u64::from(number) => {
+                    Some((at, start, count))
+                        if *at + *count == logical && *start + *count == u64::from(number) =>
+                    {
                         *count += 1;
                     }
                     _ => runs.push((logical, u64::from(number), 1)),

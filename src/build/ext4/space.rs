@@ -23,7 +23,14 @@ pub(super) struct Space {
 
 impl Space {
     pub fn new(geometry: &Geometry) -> Self {
-        Self { fixed: geometry.fixed.clone(), next_fixed: 0, next: 0, blocks: geometry.blocks, given: 0, missing: 0 }
+        Self {
+            fixed: geometry.fixed.clone(),
+            next_fixed: 0,
+            next: 0,
+            blocks: geometry.blocks,
+            given: 0,
+            missing: 0,
+        }
     }
 
     /// Takes up to `count` blocks that lie together, at least one.

@@ -103,7 +103,10 @@ impl Plan {
         let mut next = FIRST_FREE;
         let lost_found = tree.child(Tree::ROOT, b"lost+found");
         if let Some(id) = lost_found {
-            ensure!(tree.node(id).entries().is_some(), "`lost+found` is no directory, as it has to be on ext4");
+            ensure!(
+                tree.node(id).entries().is_some(),
+                "`lost+found` is no directory, as it has to be on ext4"
+            );
             inodes[id.index()] = LOST_FOUND;
         }
         inodes[Tree::ROOT.index()] = 2;
@@ -129,9 +132,17 @@ impl Plan {
     /// Refuses what can be seen to be impossible before anything is written.
     fn sizes(&self, size: u64, options: &Options) -> Result<()> {
         if let Some(inodes) = options.inodes {
-            ensure!(inodes >= u64::from(self.last), "{inodes} inodes are too few: the tree needs {}", self.last);
+            ensure!(
+                inodes >= u64::from(self.last),
+                "{inodes} inodes are too few: the tree needs {}",
+                self.last
+            );
         }
-        ensure!(options.reserved_percent <= 50, "{} percent cannot be reserved for root", options.reserved_percent);
+        ensure!(
+            options.reserved_percent <= 50,
+            "{} percent cannot be reserved for root",
+            options.reserved_percent
+        );
         ensure!(size.is_multiple_of(BLOCK), "a file system of {size} bytes has no whole number of blocks");
         Ok(())
     }
@@ -255,7 +266,9 @@ impl Writer<'_> {
             Kind::Directory(_) => {
                 let (body, subdirectories) = self.directory(id, number, self.plan.of(parent))?;
                 // "1" means: too many to count
-                links = Some(u16::try_from(subdirectories + 2).ok().filter(|n| u32::from(*n) < MAX_NAMES).unwrap_or(1));
+                links = Some(
+                    u16::try_from(subdirectories + 2).ok().filter(|n| u32::from(*n) < MAX_NAMES).unwrap_or(1),
+                );
                 let group = (u64::from(number) - 1) / self.geometry.inodes_per_group;
                 self.directories[usize::try_from(group)?] += 1;
                 body
@@ -476,7 +489,9 @@ impl Writer<'_> {
         let mut free_blocks = 0;
         for (number, places) in (0..).zip(&geometry.groups) {
             let parts = facts.group(number)?;
-            for (block, bitmap) in [(places.block_bitmap, parts.block_bitmap), (places.inode_bitmap, parts.inode_bitmap)] {
+            for (block, bitmap) in
+                [(places.block_bitmap, parts.block_bitmap), (places.inode_bitmap, parts.inode_bitmap)]
+            {
                 if let Some(bitmap) = bitmap {
                     self.image.write_at(self.base + block * BLOCK, &bitmap)?;
                 }

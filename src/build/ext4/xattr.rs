@@ -33,13 +33,17 @@ struct Attribute {
 
 impl Attribute {
     fn new(name: &[u8], value: &[u8]) -> Result<Self> {
-        let (prefix, index) = PREFIXES
-            .iter()
-            .find(|(prefix, _)| name.starts_with(prefix))
-            .with_context(|| format!("extended attribute `{}` is of no class that ext4 knows", shown(name)))?;
+        let (prefix, index) =
+            PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).with_context(|| {
+                format!("extended attribute `{}` is of no class that ext4 knows", shown(name))
+            })?;
         let rest = &name[prefix.len()..];
         let acl = matches!(index, 2 | 3);
-        ensure!(acl == rest.is_empty() && rest.len() <= 255, "extended attribute `{}` has no proper name", shown(name));
+        ensure!(
+            acl == rest.is_empty() && rest.len() <= 255,
+            "extended attribute `{}` has no proper name",
+            shown(name)
+        );
         let value = if acl { acl_to_disk(value)? } else { value.to_vec() };
         Ok(Self { index: *index, name: rest.to_vec(), value })
     }
@@ -143,12 +147,14 @@ fn acl_to_disk(value: &[u8]) -> Result<Vec<u8>> {
 
 /// The way back from [`acl_to_disk`].
 fn acl_from_disk(value: &[u8]) -> Result<Vec<u8>> {
-    let mut rest = value.strip_prefix(&1_u32.to_le_bytes()).context("an ACL on disk that is not of version 1")?;
+    let mut rest =
+        value.strip_prefix(&1_u32.to_le_bytes()).context("an ACL on disk that is not of version 1")?;
     let mut acl = 2_u32.to_le_bytes().to_vec();
     while !rest.is_empty() {
         let tag = rest.first_chunk::<2>().map(|tag| u16::from_le_bytes(*tag));
         let len = if matches!(tag, Some(0x02 | 0x08)) { 8 } else { 4 };
-        let (entry, after) = rest.split_at_checked(len).context("an ACL that ends in the middle of an entry")?;
+        let (entry, after) =
+            rest.split_at_checked(len).context("an ACL that ends in the middle of an entry")?;
         acl.extend(entry);
         if len == 4 {
             acl.extend([0xff; 4]);
@@ -203,7 +209,8 @@ mod tests {
 
     #[test]
     fn what_was_stored_is_loaded() {
-        let acl = [&2_u32.to_le_bytes()[..], &[1, 0, 7, 0, 255, 255, 255, 255], &[2, 0, 5, 0, 42, 0, 0, 0]].concat();
+        let acl = [&2_u32.to_le_bytes()[..], &[1, 0, 7, 0, 255, 255, 255, 255], &[2, 0, 5, 0, 42, 0, 0, 0]]
+            .concat();
         let mut xattrs = Xattrs::new();
         for (name, value) in [
             (&b"system.posix_acl_access"[..], acl.clone()),

@@ -121,7 +121,9 @@ impl Layer<'_> {
             let parts = Parts::new(&entry.path).with_context(|| refused(&entry))?;
             let whiteout = match &entry.what {
                 What::Char(device) => *device == NOTHING,
-                What::File(content) => content.size() == 0 && overlay_mark(&entry.meta, b"whiteout").is_some(),
+                What::File(content) => {
+                    content.size() == 0 && overlay_mark(&entry.meta, b"whiteout").is_some()
+                }
                 // all whiteouts of an overlay may be one inode
                 What::Link(target) => gone.contains(&plain(target)?),
                 _ => false,
@@ -179,7 +181,11 @@ impl Layer<'_> {
         if matches!(self.mode, Whiteouts::Oci | Whiteouts::Ostree)
             && let Some(part) = parents.iter().find(|part| part.starts_with(PREFIX))
         {
-            ensure!(part.starts_with(AUFS), "`{}` is the name of a whiteout, not of a directory", shown(part));
+            ensure!(
+                part.starts_with(AUFS),
+                "`{}` is the name of a whiteout, not of a directory",
+                shown(part)
+            );
             return Ok(());
         }
         if self.mode == Whiteouts::Ostree
@@ -219,7 +225,10 @@ impl Layer<'_> {
                     return Ok(());
                 }
                 Kind::Symlink(target) => {
-                    let leads = self.tree.find_following(path).is_some_and(|id| self.tree.node(id).entries().is_some());
+                    let leads = self
+                        .tree
+                        .find_following(path)
+                        .is_some_and(|id| self.tree.node(id).entries().is_some());
                     if leads && self.mode == Whiteouts::None {
                         return Ok(());
                     }

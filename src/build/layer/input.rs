@@ -135,7 +135,8 @@ impl<'a> Input<'a> {
         while done < buffer.len() {
             let count = match self {
                 Self::Plain { file, position, .. } => {
-                    let count = file.read_at(&mut buffer[done..], *position).context("reading the archive")?;
+                    let count =
+                        file.read_at(&mut buffer[done..], *position).context("reading the archive")?;
                     *position += count as u64;
                     count
                 }
@@ -235,13 +236,14 @@ impl Compression {
             Self::None => Box::new(stream),
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
             Self::Xz => {
-                let decoder = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
-                    .context("starting the xz decompressor")?;
+                let decoder =
+                    liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
+                        .context("starting the xz decompressor")?;
                 Box::new(liblzma::bufread::XzDecoder::new_stream(stream, decoder))
             }
             Self::Zstd => {
-                let mut decoder =
-                    zstd::stream::read::Decoder::with_buffer(stream).context("starting the zstd decompressor")?;
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(stream)
+                    .context("starting the zstd decompressor")?;
                 decoder.window_log_max(ZSTD_WINDOW).context("limiting the zstd decompressor")?;
                 Box::new(decoder)
             }

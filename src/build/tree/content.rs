@@ -228,7 +228,10 @@ mod tests {
         let mut four = [1; 4];
         reader.read_at(&mut four, 5).unwrap();
         assert_eq!(&four, b"\0abc");
-        assert_eq!([0, 2, 3, 8, 9].map(|at| reader.next_data(at)), [Some(1), Some(2), Some(6), Some(8), None]);
+        assert_eq!(
+            [0, 2, 3, 8, 9].map(|at| reader.next_data(at)),
+            [Some(1), Some(2), Some(6), Some(8), None]
+        );
         assert!(sources.read_all(&content, 9).is_err());
         assert!(Content::pieces(10, vec![piece(1, 2, 0), piece(2, 1, 0)]).is_err());
         assert!(Content::pieces(2, vec![piece(1, 2, 0)]).is_err());

@@ -70,7 +70,10 @@ impl Meta {
 
     /// All extended attributes in order.
     pub fn xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.xattrs.iter().flat_map(|xattrs| xattrs.iter()).map(|(name, value)| (name.as_slice(), value.as_slice()))
+        self.xattrs
+            .iter()
+            .flat_map(|xattrs| xattrs.iter())
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
     /// Sets an extended attribute.
@@ -226,7 +229,11 @@ impl Tree {
 
     /// Gives a node that exists another name.
     pub fn link(&mut self, parent: NodeId, name: &[u8], id: NodeId) -> Result<()> {
-        ensure!(self.node(id).entries().is_none(), "a directory cannot have a second name (`{}`)", shown(name));
+        ensure!(
+            self.node(id).entries().is_none(),
+            "a directory cannot have a second name (`{}`)",
+            shown(name)
+        );
         if self.child(parent, name) == Some(id) {
             return Ok(());
         }

@@ -19,7 +19,11 @@ pub struct Parts<'a>(Vec<&'a [u8]>);
 impl<'a> Parts<'a> {
     /// Splits a path; refuses `..`, NUL and what is too long.
     pub fn new(path: &'a [u8]) -> Result<Self> {
-        ensure!(path.len() <= MAX_PATH, "the path `{}...` is longer than {MAX_PATH} bytes", shown(&path[..80]));
+        ensure!(
+            path.len() <= MAX_PATH,
+            "the path `{}...` is longer than {MAX_PATH} bytes",
+            shown(&path[..80])
+        );
         ensure!(!path.contains(&0), "the path `{}` has a NUL", shown(path));
         let mut parts = Vec::new();
         for part in path.split(|byte| *byte == b'/') {
@@ -70,7 +74,9 @@ impl Tree {
         loop {
             match self.lead(vec![Self::ROOT], parents) {
                 Met::Directory(way) => return Ok(way.last().copied()),
-                Met::TooManyLinks => bail!("too many symbolic links on the way to `{}`", shown_parts(parents)),
+                Met::TooManyLinks => {
+                    bail!("too many symbolic links on the way to `{}`", shown_parts(parents))
+                }
                 Met::NoDirectory(part) => {
                     bail!("`{}` on the way to `{}` is no directory", shown(&part), shown_parts(parents))
                 }

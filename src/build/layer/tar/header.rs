@@ -14,7 +14,8 @@ impl Header {
     pub fn new(bytes: [u8; RECORD]) -> Result<Self> {
         let header = Self(bytes);
         let expected = header.number(148..156).context("reading the checksum of a tar header")?;
-        let all = header.0.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
+        let all =
+            header.0.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
         let unsigned: i64 = all.clone().map(i64::from).sum();
         let signed: i64 = all.map(|byte| i64::from(byte.cast_signed())).sum();
         ensure!(expected == unsigned || expected == signed, "a tar header has a wrong checksum");
@@ -88,7 +89,10 @@ pub(super) fn number(field: &[u8]) -> Result<i64> {
             b'0'..=b'7' => i64::from(digit - b'0'),
             _ => bail!("a number in a tar header is not octal"),
         };
-        value = value.checked_mul(8).and_then(|value| value.checked_add(digit)).context("a number is too large")?;
+        value = value
+            .checked_mul(8)
+            .and_then(|value| value.checked_add(digit))
+            .context("a number is too large")?;
     }
     Ok(value)
 }

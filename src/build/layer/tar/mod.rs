@@ -38,10 +38,18 @@ pub fn read(input: &mut Input<'_>, sink: &mut Sink<'_>) -> Result<()> {
     loop {
         let mut record = [0; RECORD];
         let context = |last: &[u8]| {
-            if last.is_empty() { "at the start of the archive".to_owned() } else { format!("after `{}`", shown(last)) }
+            if last.is_empty() {
+                "at the start of the archive".to_owned()
+            } else {
+                format!("after `{}`", shown(last))
+            }
         };
         if !input.fill(&mut record).with_context(|| context(&last))? {
-            ensure!(ended, "the archive has no end mark ({}): it is cut off, or no tar archive", context(&last));
+            ensure!(
+                ended,
+                "the archive has no end mark ({}): it is cut off, or no tar archive",
+                context(&last)
+            );
             break;
         }
         if record == [0; RECORD] {
@@ -189,7 +197,10 @@ fn sparse_by_member(input: &mut Input<'_>, header: &Header, stored: u64) -> Resu
 fn sparse_by_header(input: &mut Input<'_>, sparse: &pax::Sparse, stored: u64) -> Result<What> {
     let real = sparse.real_size.context("a file with holes without its size")?;
     if sparse.major.unwrap_or(0) == 0 {
-        ensure!(sparse.map.len().is_multiple_of(2) && sparse.map.len() / 2 <= MAX_MAP, "a damaged map of holes");
+        ensure!(
+            sparse.map.len().is_multiple_of(2) && sparse.map.len() / 2 <= MAX_MAP,
+            "a damaged map of holes"
+        );
         let map: Vec<(u64, u64)> = sparse.map.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         let (source, offset) = input.keep(stored)?;
         input.skip(padding(stored))?;
@@ -201,7 +212,10 @@ fn sparse_by_header(input: &mut Input<'_>, sparse: &pax::Sparse, stored: u64) ->
     let mut wanted = 1;
     while numbers.len() < wanted {
         let mut record = [0; RECORD];
-        ensure!(used + RECORD as u64 <= stored && input.fill(&mut record)?, "the file ends in its map of holes");
+        ensure!(
+            used + RECORD as u64 <= stored && input.fill(&mut record)?,
+            "the file ends in its map of holes"
+        );
         used += RECORD as u64;
         for byte in record {
             if numbers.len() == wanted {

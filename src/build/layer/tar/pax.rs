@@ -40,14 +40,20 @@ impl Pax {
     /// Adds the records of one extended header.
     pub fn read(&mut self, mut rest: &[u8]) -> Result<()> {
         while !rest.is_empty() && rest[0] != 0 {
-            let space = rest.iter().position(|byte| *byte == b' ').context("an extended header without a length")?;
+            let space =
+                rest.iter().position(|byte| *byte == b' ').context("an extended header without a length")?;
             let len = usize::try_from(decimal(&rest[..space])?)?;
-            ensure!(len > space + 2 && len <= rest.len(), "a record of an extended header with a wrong length");
+            ensure!(
+                len > space + 2 && len <= rest.len(),
+                "a record of an extended header with a wrong length"
+            );
             let (record, after) = rest.split_at(len);
-            let record = record[space + 1..].strip_suffix(b"\n").context("a record that does not end its line")?;
+            let record =
+                record[space + 1..].strip_suffix(b"\n").context("a record that does not end its line")?;
             let equals = record.iter().position(|byte| *byte == b'=').context("a record without `=`")?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
-            self.record(key, value).with_context(|| format!("reading `{}` of an extended header", shown(key)))?;
+            self.record(key, value)
+                .with_context(|| format!("reading `{}` of an extended header", shown(key)))?;
             rest = after;
         }
         Ok(())
@@ -89,7 +95,10 @@ impl Pax {
     }
 
     fn xattr(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<()> {
-        ensure!(!name.is_empty() && name.len() <= 255 && !name.contains(&0), "an attribute with an impossible name");
+        ensure!(
+            !name.is_empty() && name.len() <= 255 && !name.contains(&0),
+            "an attribute with an impossible name"
+        );
         self.xattrs.insert(name, value);
         Ok(())
     }
@@ -167,7 +176,11 @@ fn seconds(value: &[u8]) -> Result<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     ensure!(fraction.bytes().all(|byte| byte.is_ascii_digit()), "`{}` is no time", text.escape_debug());
     let seconds: i64 = whole.parse().with_context(|| format!("`{}` is no time", text.escape_debug()))?;
-    Ok(if whole.starts_with('-') && fraction.bytes().any(|byte| byte != b'0') { seconds - 1 } else { seconds })
+    Ok(if whole.starts_with('-') && fraction.bytes().any(|byte| byte != b'0') {
+        seconds - 1
+    } else {
+        seconds
+    })
 }
 
 /// `%41` becomes `A`.
@@ -216,7 +229,9 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in [&b"x"[..], b"99 path=a\n", b"5 path\n", b"10 path=ab\n1", b"11 uid=-1x\n", b"0 \n", b"8 uid=x\n"] {
+        for bad in
+            [&b"x"[..], b"99 path=a\n", b"5 path\n", b"10 path=ab\n1", b"11 uid=-1x\n", b"0 \n", b"8 uid=x\n"]
+        {
             assert!(Pax::default().read(bad).is_err(), "{}", shown(bad));
         }
     }
