@@ -1,5 +1,7 @@
 //! What was typed, what it means, what is printed.
 
 pub mod args;
+pub mod config;
 pub mod format;
+pub mod release;
 pub mod table;
