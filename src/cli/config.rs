@@ -112,7 +112,8 @@ impl Environment {
     /// That of this process.
     #[must_use]
     pub fn of_process() -> Self {
-        let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let directory =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = directory("HOME").or_else(|| {
             let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
             user.map(|user| user.dir)
@@ -141,8 +142,18 @@ struct File {
     table: toml::Table,
 }
 
-const KEYS: [&str; 10] =
-    ["repo-files", "keyring", "updatevm", "releasever", "cachedir", "keep-cache", "pool", "retries", "color", "progress"];
+const KEYS: [&str; 10] = [
+    "repo-files",
+    "keyring",
+    "updatevm",
+    "releasever",
+    "cachedir",
+    "keep-cache",
+    "pool",
+    "retries",
+    "color",
+    "progress",
+];
 
 impl Settings {
     /// Puts the settings together.
@@ -156,8 +167,9 @@ impl Settings {
         }
         let text = |key: &str| latest(&files, key, toml_text);
         let typed_text = |opt: Opt| typed.last(opt).map(str::to_owned);
-        let releasever =
-            Setting::new(typed_text(Opt::Releasever), text("releasever")?, || release::detect(&environment.root));
+        let releasever = Setting::new(typed_text(Opt::Releasever), text("releasever")?, || {
+            release::detect(&environment.root)
+        });
         let keyring = Setting::new(typed_text(Opt::Keyring), text("keyring")?, || {
             format!("{KEY_DIR}/RPM-GPG-KEY-qubes-{}-primary", releasever.value)
         });
@@ -170,13 +182,18 @@ impl Settings {
         let list = Some(list).filter(|list| !list.is_empty());
         let retries = typed.last(Opt::Retries).and_then(integer).map(attempts);
         Ok(Self {
-            repo_files: Setting::new(list, latest(&files, "repo-files", toml_list)?, || vec![REPO_FILES.to_owned()]),
+            repo_files: Setting::new(list, latest(&files, "repo-files", toml_list)?, || {
+                vec![REPO_FILES.to_owned()]
+            }),
             updatevm: Setting::new(typed_text(Opt::UpdateVm), text("updatevm")?, String::new).optional(),
             pool: Setting::new(typed_text(Opt::Pool), text("pool")?, String::new).optional(),
-            keep_cache: Setting::new(flag(Opt::KeepCache), latest(&files, "keep-cache", toml_bool)?, || false),
+            keep_cache: Setting::new(flag(Opt::KeepCache), latest(&files, "keep-cache", toml_bool)?, || {
+                false
+            }),
             retries: Setting::new(retries, latest(&files, "retries", toml_number)?, || 5),
             color: Setting::new(typed_text(Opt::Color), text("color")?, || "auto".to_owned()).read(color)?,
-            progress: Setting::new(typed_text(Opt::Progress), text("progress")?, || "auto".to_owned()).read(progress)?,
+            progress: Setting::new(typed_text(Opt::Progress), text("progress")?, || "auto".to_owned())
+                .read(progress)?,
             own_cachedir: cachedir.origin == Origin::Default,
             cachedir: cachedir.map(|path| environment.expand(&path)),
             keyring: keyring.map(|path| environment.expand(&path)),
@@ -192,7 +209,9 @@ impl Settings {
             [key.to_owned(), show(&setting.value), setting.origin.to_string()]
         }
         let option = |missing: &'static str| {
-            move |value: &Option<String>| value.clone().map_or_else(|| missing.to_owned(), |value| format!("'{value}'"))
+            move |value: &Option<String>| {
+                value.clone().map_or_else(|| missing.to_owned(), |value| format!("'{value}'"))
+            }
         };
         vec![
             row("repo-files", &self.repo_files, |patterns| patterns.join(" ")),
@@ -368,7 +387,9 @@ mod tests {
     fn gather(line: &[&str], system: &str, user: &str) -> anyhow::Result<Settings> {
         let place = tempfile::tempdir().unwrap();
         let home = place.path().join("home");
-        for (path, text) in [(place.path().join(SYSTEM_FILE), system), (home.join(".config").join(USER_FILE), user)] {
+        for (path, text) in
+            [(place.path().join(SYSTEM_FILE), system), (home.join(".config").join(USER_FILE), user)]
+        {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
@@ -384,7 +405,8 @@ mod tests {
         assert!(matches!(&settings.retries.origin, Origin::File(path) if path.ends_with(USER_FILE)));
         let settings = gather(&["install", "--retries=4"], "", "retries = 3\n").unwrap();
         assert_eq!(settings.retries, Setting { value: 4, origin: Origin::CommandLine });
-        let settings = gather(&["list", "--repo-files=/x", "--repo-files=/y"], "repo-files = '/z'", "").unwrap();
+        let settings =
+            gather(&["list", "--repo-files=/x", "--repo-files=/y"], "repo-files = '/z'", "").unwrap();
         assert_eq!(settings.repo_files.value, ["/x", "/y"]);
     }
 

@@ -37,7 +37,10 @@ mod tests {
     fn markers_and_os_release() {
         assert_eq!(of_marker("# note\n\n4.3\n").as_deref(), Some("4.3"));
         assert_eq!(of_marker("yes\n"), None);
-        assert_eq!(of_os_release("NAME=\"Qubes OS\"\nID=qubes\nVERSION_ID=\"4.2.1\"\n").as_deref(), Some("4.2.1"));
+        assert_eq!(
+            of_os_release("NAME=\"Qubes OS\"\nID=qubes\nVERSION_ID=\"4.2.1\"\n").as_deref(),
+            Some("4.2.1")
+        );
         assert_eq!(of_os_release("ID=debian\nVERSION_ID=13\n"), None);
         assert_eq!(detect(Path::new("/nonexistent")), "4.1");
     }
