@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::args::{Stop, Typed};
-use super::config::{Environment, Settings};
+use super::config::{Environment, Settings, directory};
 use super::exit::Status;
 use super::output::{self, Form};
 use super::reporter::Terminal;
@@ -16,15 +16,18 @@ use crate::admin;
 use crate::cancel::Cancel;
 use crate::catalogue::{Catalogue, Sources};
 use crate::clean::{self, Cache};
+use crate::download::{self, Fetcher, Rotten};
+use crate::install::{self, Order, Verb};
 use crate::list::{self, Wanted};
 use crate::migrate;
 use crate::remove::{self, Mode};
 use crate::repo::file;
 use crate::repo::variables::Variables;
 use crate::repolist::{self, Filter};
-use crate::report::Failure;
+use crate::report::{Failure, Message, Reporter as _};
 use crate::search::{self, Scope};
 use crate::template::TemplateSpec;
+use crate::template::conf::AllowPv;
 
 /// What a command leaves behind when it ends well.
 #[derive(Debug, Default)]
@@ -112,12 +115,13 @@ impl Run<'_> {
                 warnings: Vec::new(),
             }),
             Command::Docs => docs::run(&self.typed.positionals).map(Done::text),
-            Command::Install
-            | Command::Reinstall
-            | Command::Upgrade
-            | Command::Downgrade
-            | Command::Renew
-            | Command::Download => Err(Failure::new("not there yet")),
+            Command::Install => self.install(Verb::Install).await,
+            Command::Reinstall if self.typed.has(Opt::Newest) => self.install(Verb::Renew).await,
+            Command::Reinstall => self.install(Verb::Reinstall).await,
+            Command::Upgrade => self.install(Verb::Upgrade).await,
+            Command::Downgrade => self.install(Verb::Downgrade).await,
+            Command::Renew => self.install(Verb::Renew).await,
+            Command::Download => self.download().await,
         }
     }
 
@@ -150,6 +154,51 @@ impl Run<'_> {
         };
         let text = output::listing(&listing, details, form);
         Ok(Done { text, json: output::listing_json(&listing, details), warnings: listing.warnings })
+    }
+
+    async fn install(&self, verb: Verb) -> Result<Done, Failure> {
+        if self.typed.has(Opt::DownloadDir) {
+            self.terminal.say(&Message::Warning("--downloaddir has no effect on this command"));
+        }
+        let settings = self.settings;
+        let order = Order {
+            verb,
+            named: self.typed.positionals.clone(),
+            pool: settings.pool.value.clone(),
+            allow_pv: if self.typed.has(Opt::AllowPv) { AllowPv::Yes } else { AllowPv::No },
+            skip_start: self.typed.has(Opt::SkipStart),
+            nogpgcheck: self.typed.has(Opt::NoGpgCheck),
+            retries: settings.retries.value,
+            keep_cache: settings.keep_cache.value,
+            yes: self.typed.has(Opt::Yes),
+            cache: settings.cachedir.value.clone(),
+        };
+        let (api, sources) = (admin::connect(), self.sources());
+        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let summary = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order).await?;
+        Ok(Done {
+            json: json!({"installed": summary.done, "unfinished": summary.unfinished}),
+            ..Done::default()
+        })
+    }
+
+    async fn download(&self) -> Result<Done, Failure> {
+        let (api, sources) = (admin::connect(), self.sources());
+        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let fetcher = Fetcher {
+            catalogue: &catalogue,
+            reporter: self.terminal,
+            cancel: self.cancel,
+            retries: self.settings.retries.value,
+            nogpgcheck: self.typed.has(Opt::NoGpgCheck),
+            rotten: Rotten::Refuse,
+        };
+        // As ever, local packages count for nothing here.
+        let mut specs = self.specs()?;
+        specs.retain(|spec| !spec.as_str().ends_with(".rpm"));
+        let directory = directory(self.typed.last(Opt::DownloadDir).unwrap_or_default());
+        download::run(fetcher, &specs, &directory).await?;
+        Ok(Done { json: json!({"directory": directory.display().to_string()}), ..Done::default() })
     }
 
     async fn search(&self) -> Result<Done, Failure> {

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use crate::admin::{AdminApi, CallError, QubeApi, system};
 use crate::cancel::Cancel;
+use crate::lock::Lock;
 use crate::report::{Failure, Message, Reporter};
 use dependencies::System;
 use plan::{Plan, Reach};
@@ -62,6 +63,7 @@ pub async fn run(
     }
     let qubes = system::list(api).await?;
     check(names, &qubes, options)?;
+    let _lock = Lock::take("remove").map_err(Failure::new)?;
     if options.mode == Mode::Plain {
         confirm(reporter, names, options).await?;
         return cancel.or(remove_plainly(api, reporter, names)).await;
