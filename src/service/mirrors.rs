@@ -44,7 +44,7 @@ impl Mirrors {
                 .and_then(|address| client.read(&address, MAX_LIST).with_context(|| address.shown()))
                 .and_then(|bytes| mirrors.take_list(&bytes, variables))
                 .with_context(|| format!("reading {what}"));
-            failure = failure.or(list.err());
+            failure = failure.or_else(|| list.err());
         }
         mirrors.addresses.dedup();
         mirrors.addresses.truncate(MAX_MIRRORS);
