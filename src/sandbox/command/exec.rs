@@ -57,7 +57,7 @@ impl Exec {
         };
         let environment = self.env.into_iter().map(variable).collect::<Result<Vec<_>>>()?;
         let view = View { space: self.space, binds: self.bind, directory: self.cwd, ..view };
-        let command = Command { program, arguments: words.collect(), clean: false, environment };
+        let command = Command { program, arguments: words.collect(), elsewhere: true, environment };
         view::run(&view, &command)
     }
 }

@@ -51,7 +51,7 @@ impl Record {
         let place = Path::new(HOST).join(output.strip_prefix("/").unwrap_or(&output));
         let environment = vec![(RECORD_TO.into(), place.into_os_string())];
         let done =
-            view::run(&view, &Command { program, arguments: words.collect(), clean: false, environment });
+            view::run(&view, &Command { program, arguments: words.collect(), elsewhere: false, environment });
         // The directory was the view's root here; on the host it is empty again and can go.
         let _ = fs::remove_dir(Path::new(HOST).join(stage.keep().strip_prefix("/").unwrap_or(Path::new(""))));
         done

@@ -1,9 +1,11 @@
 //! One call from a qube, from its first frame to its exit status.
 
 use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Pid;
@@ -42,8 +44,8 @@ impl Server {
         let Some((target, service)) = cleaned(&to_bytes(target), &to_bytes(service)) else {
             let mut entry = Entry::new(Transport::Qrexec, source, target, service);
             entry.exit = Some(status::REFUSED);
-            let _ = send(&mut control, &Answer::Refused);
             self.log.add(&entry);
+            let _ = send(&mut control, &Answer::Refused);
             return;
         };
         let mut entry = Entry::new(Transport::Qrexec, source, &target, &service);
@@ -68,27 +70,31 @@ impl Server {
         });
         let Some(allowed) = allowed else {
             entry.exit = Some(status::REFUSED);
-            let _ = send(&mut control, &Answer::Refused);
             self.log.add(&entry);
+            let _ = send(&mut control, &Answer::Refused);
             return;
         };
         entry.allowed = true;
         entry.to = Some(allowed.to.clone());
-        if send(&mut control, &Answer::Go).is_ok() {
-            self.run_call(&mut entry, &control, token, &allowed, &faults);
+        let streams = match send(&mut control, &Answer::Go) {
+            Ok(()) => self.agents.streams(token),
+            Err(_) => None,
+        };
+        match streams {
+            Some(streams) => self.run_call(entry, &control, streams, &allowed, &faults),
+            None => self.log.add(&entry),
         }
-        self.log.add(&entry);
     }
 
     fn run_call(
         self: &Arc<Self>,
-        entry: &mut Entry,
+        entry: Entry,
         control: &UnixStream,
-        token: &str,
+        streams: Streams,
         allowed: &Allowed,
         faults: &[Action],
     ) {
-        let Some(streams) = self.agents.streams(token) else { return };
+        let _open = self.open_calls.one(&allowed.service);
         let source = entry.source.clone();
         let line = Line::new(control, streams, &allowed.service, faults);
         line.kill(faults, |action| matches!(action, Action::KillBefore(_)));
@@ -107,8 +113,24 @@ impl Server {
             None => self.service_in_qube(&source, allowed, &line),
         };
         line.kill(faults, |action| matches!(action, Action::KillAfter(_)));
-        entry.exit = line.end(done, faults);
-        line.note(entry);
+        self.finish(entry, &line, done, faults);
+    }
+
+    /// Writes a call down, and only then tells its caller the status, the service's own or a fault's: a caller that has
+    /// its status finds the call in the log.
+    pub(super) fn finish(&self, mut entry: Entry, line: &Line, status: Option<i32>, faults: &[Action]) {
+        let told = faults.iter().find_map(|action| match action {
+            Action::Cut { status: Some(status), .. } => Some(*status),
+            _ => None,
+        });
+        let _ = line.streams.data.shutdown(Shutdown::Both);
+        let _ = line.streams.errors.shutdown(Shutdown::Both);
+        entry.exit = told.or(status).filter(|_| !line.caller_has_gone());
+        line.note(&mut entry);
+        self.log.add(&entry);
+        if let Some(status) = told.or(status) {
+            let _ = send(&mut &line.control, &Answer::Exit(status));
+        }
     }
 
     /// What a call comes to that a fault, or the population, answers.
@@ -209,20 +231,14 @@ impl Line {
         }
     }
 
-    /// Ends all three connections with a status, the service's own or a fault's. Gives it back when the caller took it.
-    pub(super) fn end(&self, status: Option<i32>, faults: &[Action]) -> Option<i32> {
-        let told = faults.iter().find_map(|action| match action {
-            Action::Cut { status: Some(status), .. } => Some(*status),
-            _ => None,
-        });
-        let _ = self.streams.data.shutdown(Shutdown::Both);
-        let _ = self.streams.errors.shutdown(Shutdown::Both);
-        let status = told.or(status)?;
-        send(&mut &self.control, &Answer::Exit(status)).ok().map(|()| status)
+    /// Whether the program that made the call has gone: it says nothing after its first frame until it closes.
+    fn caller_has_gone(&self) -> bool {
+        let mut polled = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
+        poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Notes in the log what went over the line.
-    pub(super) fn note(&self, entry: &mut Entry) {
+    fn note(&self, entry: &mut Entry) {
         entry.bytes_in = self.inward.count();
         entry.bytes_out = self.outward.count();
         entry.payload = to_text(&self.inward.beginning());

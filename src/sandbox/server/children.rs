@@ -103,11 +103,17 @@ impl Children {
         }
     }
 
-    /// Kills all and waits for them and for what they leave behind.
-    pub(super) fn end(&self) {
+    /// Kills all.
+    pub(super) fn kill_all(&self) {
         for number in self.running().iter() {
+            // It may have ended by itself in between; its number is kept for it.
             let _ = kill(pid(*number), Signal::SIGKILL);
         }
+    }
+
+    /// Waits for all that were killed and for what they leave behind.
+    pub(super) fn end(&self) {
+        self.kill_all();
         while waitpid(None, None).is_ok() {}
     }
 

@@ -1,6 +1,6 @@
 //! Calls that dom0 makes itself: at the Admin API's socket, by service files, and with `qrexec-client`.
 
-use std::io::Write;
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,22 +99,27 @@ impl Server {
             entry.note_reply(body);
             entry.bytes_out = body.len() as u64;
         }
-        let written = match told {
-            Reply::Body(body) => stream.write_all(&body),
-            Reply::Events(events) => loop {
-                match events.next(Duration::from_millis(200)) {
-                    Ok(Some(event)) => {
-                        entry.bytes_out += event.len() as u64;
-                        if let Err(error) = stream.write_all(&event) {
-                            break Err(error);
-                        }
+        if let Reply::Body(body) = &told {
+            // Whoever has the reply finds the call in the log.
+            entry.exit = Some(0);
+            self.log.add(&entry);
+            // The caller may have gone.
+            let _ = stream.write_all(body);
+            return;
+        }
+        let Reply::Events(events) = told else { return };
+        loop {
+            match events.next(Duration::from_millis(200)) {
+                Ok(Some(event)) => {
+                    entry.bytes_out += event.len() as u64;
+                    if stream.write_all(&event).is_err() {
+                        break;
                     }
-                    Ok(None) => {}
-                    Err(_) => break Ok(()),
                 }
-            },
-        };
-        entry.exit = written.is_ok().then_some(0);
+                Ok(None) => {}
+                Err(_) => break,
+            }
+        }
         self.log.add(&entry);
     }
 
@@ -179,7 +184,8 @@ impl Server {
                 autostart: false,
             };
             if forget {
-                line.end(Some(0), &[]);
+                // Nobody waits; what it says is not wanted either.
+                let _ = send(&mut &line.control, &Answer::Exit(0));
             }
             if service.is_empty() {
                 self.command_in_qube(&allowed, command, line)
@@ -217,12 +223,11 @@ impl Server {
             return;
         }
         let Some(streams) = self.agents.streams(token) else { return };
+        let _open = self.open_calls.one(&call.service);
         let line = Line::new(control, streams, &call.service, &faults);
         line.kill(&faults, |action| matches!(action, Action::KillBefore(_)));
         let done = self.instead(&line, &faults, &call.service, &call.arg, &target).or_else(|| run(&line));
         line.kill(&faults, |action| matches!(action, Action::KillAfter(_)));
-        entry.exit = line.end(done, &faults);
-        line.note(&mut entry);
-        self.log.add(&entry);
+        self.finish(entry, &line, done, &faults);
     }
 }

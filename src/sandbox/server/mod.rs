@@ -24,6 +24,7 @@ mod eyes;
 pub mod faults;
 pub mod lease;
 pub mod log;
+mod open_calls;
 mod roots;
 mod service;
 pub mod settings;
@@ -49,6 +50,7 @@ use children::{Children, Spawner};
 use eyes::Eyes;
 use faults::Faults;
 use log::Log;
+use open_calls::OpenCalls;
 
 /// The hidden command that runs the server.
 pub const SERVE: &str = "step-serve";
@@ -67,6 +69,7 @@ pub struct Server {
     refused: Vec<Rule>,
     failed: Vec<Rule>,
     leases: Mutex<usize>,
+    open_calls: OpenCalls,
 }
 
 /// What a lease is for.
@@ -100,6 +103,7 @@ pub fn serve(dir: &Path) -> Result<()> {
         refused: system.deny,
         failed: system.fail,
         leases: Mutex::new(0),
+        open_calls: OpenCalls::default(),
         dir: dir.clone(),
         qubesd,
         eyes,
@@ -120,6 +124,8 @@ pub fn serve(dir: &Path) -> Result<()> {
     });
     // Children die with the thread that started them: this one, which lives as long as the process.
     let lock = spawns.run();
+    server.children.kill_all();
+    server.open_calls.wait();
     server.children.end();
     std::fs::remove_file(dir.join("run/control.sock")).context("removing the server's socket")?;
     drop(lock);

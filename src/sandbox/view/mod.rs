@@ -70,8 +70,8 @@ pub struct Command {
     pub program: OsString,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Whether it starts with an empty environment.
-    pub clean: bool,
+    /// Whether variables that speak of the caller's own place are left out of its environment.
+    pub elsewhere: bool,
     /// Variables that are set for it.
     pub environment: Vec<(OsString, OsString)>,
 }

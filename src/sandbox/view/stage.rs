@@ -31,14 +31,13 @@ pub fn run(view: &View, command: &Command) -> Result<u8> {
     let mut inside = process::Command::new(on_host(&program));
     inside.arg(INSIDE).arg(own_number.to_string()).arg(view.uid.to_string());
     inside.arg(program_path(&command.program, &here)).args(&command.arguments);
-    if command.clean {
-        inside.env_clear();
-    }
     let (home, name) = if view.uid == 0 { ("/root", "root") } else { ("/home/user", "user") };
     if view.files.is_some() {
         sethostname(&view.qube).context("setting the host name")?;
-        inside.env_remove("TMPDIR").env_remove("XDG_RUNTIME_DIR").env_remove("QREXEC_REMOTE_DOMAIN");
         inside.envs([("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", "/bin/sh")]);
+    }
+    if command.elsewhere {
+        inside.env_remove("TMPDIR").env_remove("XDG_RUNTIME_DIR").env_remove("QREXEC_REMOTE_DOMAIN");
     }
     inside.envs(command.environment.iter().map(|(key, value)| (key, value)));
     inside.current_dir(working_directory(view, &here, home));
@@ -55,7 +54,7 @@ pub fn step(arguments: &[OsString]) -> Result<u8> {
     }
     let view = serde_json::from_str(&view.to_string_lossy()).context("understanding a view")?;
     let (program, arguments) = (program.clone(), rest.to_vec());
-    run(&view, &Command { program, arguments, clean: false, environment: Vec::new() })
+    run(&view, &Command { program, arguments, elsewhere: false, environment: Vec::new() })
 }
 
 /// Process 1 of a qube: `PARENT UID PROGRAM ARGUMENT...`. Everything in the qube ends with it.
