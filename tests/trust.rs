@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! What is accepted and what is refused, beside Debian's `rpmkeys` in its strictest setting.
 
+mod cases;
+mod payloads;
 mod surgery;
+mod table;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use qvm_template::payload::Payload;
 use qvm_template::root_image::{CopyError, Limits, TemplateFiles};
 use qvm_template::spool::Spooled;
-use qvm_template::verify::{Keyring, Policy, Rejection, Verified, verify};
+use qvm_template::template::{Evr, TemplateName};
+use qvm_template::verify::policy::CLOCK_SKEW;
+use qvm_template::verify::{Keyring, Policy, Rejection, Verified, check_digests_only, verify};
 
 /// The folder with keys and packages, made once for each state of the script that makes them.
 fn fixtures() -> &'static Path {
@@ -29,6 +34,25 @@ fn fixtures() -> &'static Path {
         }
         folder
     })
+}
+
+/// The folder with one package for each case.
+fn case_folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let sources = [include_str!("trust/cases.rs"), include_str!("trust/surgery.rs")].concat();
+        let state = surgery::digest("sha256sum", sources.as_bytes());
+        let folder = fixtures().join(format!("cases-{}", &state[..16]));
+        if !folder.join("complete").exists() {
+            cases::make(fixtures(), &folder);
+            fs::write(folder.join("complete"), "").unwrap();
+        }
+        folder
+    })
+}
+
+fn case(name: &str) -> Vec<u8> {
+    fs::read(case_folder().join(format!("{name}.rpm"))).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 fn package(name: &str) -> PathBuf {
@@ -83,4 +107,489 @@ fn good_packages_become_the_image_that_was_packed() {
         assert_eq!(files.menu_items.as_deref(), Some(&b"whitelisted-appmenus.list.desktop\n"[..]));
         assert!(files.default_menu_items.is_some() && files.netvm_menu_items.is_some());
     }
+}
+
+/// Asks rpmkeys in its strictest setting, with all keys of the fixtures imported.
+struct Rpmkeys {
+    database: tempfile::TempDir,
+}
+
+impl Rpmkeys {
+    fn new() -> Self {
+        let rpmkeys = Self { database: tempfile::tempdir().unwrap() };
+        for key in [
+            "rsa",
+            "ed",
+            "p256",
+            "dsa",
+            "weakrsa1024",
+            "subrsa",
+            "subed",
+            "expired",
+            "revoked",
+            "subrevoked-before",
+        ] {
+            let key = fixtures().join(format!("keys/{key}.gpg"));
+            let armored =
+                surgery::pipe(Command::new("gpg").args(["--batch", "--enarmor"]), &fs::read(&key).unwrap());
+            let armored =
+                String::from_utf8(armored).unwrap().replace("PGP ARMORED FILE", "PGP PUBLIC KEY BLOCK");
+            let file = rpmkeys.database.path().join("key.asc");
+            fs::write(&file, armored).unwrap();
+            // Some are refused, as the table says; the packages that they signed are then refused as well.
+            drop(rpmkeys.command().arg("--import").arg(&file).output().unwrap());
+        }
+        rpmkeys
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("rpmkeys");
+        command.env("LC_ALL", "C").arg("--dbpath").arg(self.database.path().join("db"));
+        command
+    }
+
+    fn accepts(&self, package: &[u8]) -> bool {
+        let mut child = self
+            .command()
+            .args(["--define=_pkgverify_level all", "--define=_pkgverify_flags 0x0", "--checksig", "-"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let output = std::thread::scope(|scope| {
+            scope.spawn(move || drop(std::io::Write::write_all(&mut stdin, package)));
+            child.wait_with_output().unwrap()
+        });
+        String::from_utf8_lossy(&output.stdout) == "-: digests signatures OK\n"
+    }
+}
+
+const ALL_KEYS: [&str; 9] = [
+    "rsa.gpg",
+    "ed.gpg",
+    "dsa.gpg",
+    "weakrsa1024.gpg",
+    "subrsa.gpg",
+    "subed.gpg",
+    "expired.gpg",
+    "revoked.gpg",
+    "subrevoked.gpg",
+];
+
+#[test]
+fn never_more_lenient_than_rpmkeys_or_rpmcanon() {
+    let rpmkeys = Rpmkeys::new();
+    let mut wrong = Vec::new();
+    for (name, theirs, rpmcanon, ours, why) in table::TABLE {
+        let bytes = case(name);
+        let verdict = judge(&bytes, &ALL_KEYS);
+        let code = verdict.as_ref().map_or_else(Rejection::code, |_| "ok");
+        let said = verdict.as_ref().map_or_else(ToString::to_string, |_| String::new());
+        let accepts = rpmkeys.accepts(&bytes);
+        if code != *ours {
+            wrong.push(format!("{name}: we say {code} ({said}), the table says {ours}"));
+        }
+        if accepts != (*theirs == table::Peer::Ok) {
+            wrong.push(format!("{name}: rpmkeys accepts: {accepts}, the table says {theirs:?}"));
+        }
+        if code == "ok" && (!accepts || *rpmcanon == table::Peer::No) {
+            wrong.push(format!("{name}: we are more lenient"));
+        }
+        let stricter = code != "ok" && accepts && *rpmcanon != table::Peer::No;
+        if stricter == why.is_empty() {
+            wrong.push(format!("{name}: stricter than both: {stricter}, but the reason is {why:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let files = fs::read_dir(case_folder())
+        .unwrap()
+        .filter(|f| f.as_ref().unwrap().path().extension().is_some_and(|e| e == "rpm"));
+    // `p256` and `young` have tests of their own.
+    assert_eq!(files.count(), table::TABLE.len() + 2, "cases without a row");
+}
+
+/// Seconds since 1970 at the beginning of a year.
+fn year(year: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_556_952)
+}
+
+fn code(verdict: Result<Verified, Rejection>) -> &'static str {
+    verdict.as_ref().map_or_else(Rejection::code, |_| "ok")
+}
+
+#[test]
+fn keys_count_only_in_their_time() {
+    let at = |name: &str, keys: &[&str], now| {
+        code(verify(spool(&case(name)), &Policy::any(), &keyring(keys), now))
+    };
+    let now = SystemTime::now();
+    assert_eq!(at("p256", &["p256.gpg"], now), "ok", "rpm 4.18 knows no ECDSA, the rpm of Qubes does");
+    assert_eq!(at("expired", &["expired.gpg"], year(2020) + Duration::from_secs(200 * 86400)), "ok");
+    assert_eq!(at("expired", &["expired.gpg"], year(2022)), "key-expired");
+    assert_eq!(at("young", &["young.gpg"], year(2045)), "key-not-yet-valid");
+    assert_eq!(at("young", &["young.gpg"], now), "from-the-future");
+    assert_eq!(at("revoked", &["revoked-before.gpg"], now), "ok");
+    assert_eq!(at("revoked", &["revoked-before.gpg", "revoked.gpg"], now), "revoked");
+    assert_eq!(at("subrevoked", &["subrevoked-before.gpg"], now), "ok");
+    let signed = judge(&case("good-ed"), &["ed.gpg"]).unwrap().signer().unwrap().time.0;
+    let signed = SystemTime::UNIX_EPOCH + Duration::from_secs(signed.try_into().unwrap());
+    assert_eq!(at("good-ed", &["ed.gpg"], signed - CLOCK_SKEW), "ok");
+    assert_eq!(at("good-ed", &["ed.gpg"], signed - CLOCK_SKEW - Duration::from_secs(1)), "from-the-future");
+    let empty = verify(spool(&case("good-ed")), &Policy::any(), &Keyring::default(), now);
+    assert_eq!(code(empty), "empty-keyring");
+}
+
+#[test]
+fn only_what_was_asked_for_is_accepted() {
+    let ask = |name: &str, version: &str, release: &str| {
+        let policy =
+            Policy::build(TemplateName::new(name).unwrap(), Evr::new("0", version, release).unwrap());
+        code(verify(spool(&case("good-ed")), &policy, &keyring(&["ed.gpg"]), SystemTime::now()))
+    };
+    assert_eq!(ask("test", "4.3.0", "202511051200"), "ok");
+    assert_eq!(ask("test", "4.3.0", "202512051200"), "other-build");
+    assert_eq!(ask("test", "4.2.0", "202511051200"), "other-build");
+    assert_eq!(ask("other", "4.3.0", "202511051200"), "other-template");
+}
+
+#[test]
+fn without_signatures_digests_still_count() {
+    for (name, wanted) in [
+        ("unsigned", "ok"),
+        ("wrongkey", "ok"),
+        ("good-rsa-v3", "ok"),
+        ("t-payload", "payload-wrong"),
+        ("t-header", "header-digest"),
+        ("t-truncated", "truncated"),
+        ("n-nopaydigest-signed", "no-payload-digest"),
+        ("ordinary", "not-a-template"),
+        ("d-md5-wrong", "older-value"),
+        ("h-dribble-origsig", "header"),
+    ] {
+        let verdict = check_digests_only(spool(&case(name)), &Policy::any());
+        assert!(verdict.as_ref().map_or(true, |v| v.signer().is_none()));
+        assert_eq!(code(verdict), wanted, "{name}");
+    }
+}
+
+/// Every byte in front of the payload, and a sample of the payload. The signature header is not signed, so each of its
+/// bytes must be covered by a rule of its own.
+#[test]
+fn any_single_changed_byte_is_refused() {
+    let keyring = keyring(&["ed.gpg"]);
+    let now = SystemTime::now();
+    for name in ["tiny", "tiny-v3"] {
+        let good = fs::read(package(name)).unwrap();
+        assert_eq!(code(verify(spool(&good), &Policy::any(), &keyring, now)), "ok", "{name}");
+        let payload = good.len() - surgery::Rpm::read(&package(name)).payload.len();
+        for at in (0..payload).chain((payload..good.len()).step_by(17)) {
+            // The lead's number of the architecture has several right values.
+            let changes: &[u8] = if at == 9 { &[0x80] } else { &[1 << (at % 8), 0xff] };
+            for change in changes {
+                let mut bytes = good.clone();
+                bytes[at] ^= change;
+                let verdict = verify(spool(&bytes), &Policy::any(), &keyring, now);
+                assert!(verdict.is_err(), "{name}: byte {at} changed by {change:#x} was accepted");
+            }
+        }
+        for at in (0..good.len()).step_by(97) {
+            assert!(
+                verify(spool(&good[..at]), &Policy::any(), &keyring, now).is_err(),
+                "{name}: cut at {at}"
+            );
+        }
+    }
+}
+
+#[test]
+fn any_chunking_gives_the_same_verdict() {
+    let good = fs::read(package("tiny-v3")).unwrap();
+    for size in [1, 2, 3, 7, 95, 96, 97, 112, 1000, 4096, good.len()] {
+        let mut spool =
+            qvm_template::spool::Spool::create(Path::new(env!("CARGO_TARGET_TMPDIR")), 1 << 30).unwrap();
+        good.chunks(size).for_each(|piece| std::io::Write::write_all(&mut spool, piece).unwrap());
+        let verdict =
+            verify(spool.finish().unwrap(), &Policy::any(), &keyring(&["ed.gpg"]), SystemTime::now());
+        assert_eq!(code(verdict), "ok", "pieces of {size}");
+    }
+}
+
+/// What becomes of a package with these files: the code of its rejection, wherever on the line that happens.
+fn fate(rpm: &surgery::Rpm) -> &'static str {
+    let verified = match check_digests_only(spool(&rpm.bytes()), &Policy::any()) {
+        Ok(verified) => verified,
+        Err(rejection) => return rejection.code(),
+    };
+    let limits = Limits { image_size: 1 << 30, ..Limits::default() };
+    let opened = Payload::open(&verified, &verified.info().name).and_then(|p| p.root_image(limits));
+    let image = match opened {
+        Ok(image) => image,
+        Err(rejection) => return rejection.code(),
+    };
+    let size = image.size();
+    let mut out = Vec::new();
+    match image.copy_to(&mut out, &mut |_| {}) {
+        Ok(_) => {
+            assert_eq!(out.len() as u64, size);
+            "ok"
+        }
+        Err(CopyError::Rejected(rejection)) => {
+            assert!((out.len() as u64) < size, "{rejection}: all bytes were written");
+            rejection.code()
+        }
+        Err(CopyError::Write(e)) => panic!("{e}"),
+    }
+}
+
+#[test]
+fn every_attack_by_payload_ends_in_its_own_rejection() {
+    use payloads::{File, cpio, dir, file, pack, tar, template, with_archive, with_payload};
+    let base = surgery::Rpm::read(&package("tiny"));
+    let image = tar(b'0', &[7; 5000], |_| {});
+    let good = || template(&image, 3000);
+    let with = |more: File| fate(&pack(&base, &[good(), vec![more]].concat()));
+    let changed = |at: usize, how: &dyn Fn(&mut File)| {
+        let mut files = good();
+        how(&mut files[at]);
+        fate(&pack(&base, &files))
+    };
+    let root = |tar: &[u8]| fate(&pack(&base, &template(tar, 3000)));
+    let mut seen = Vec::new();
+    let mut check =
+        |what: &str, fate: &'static str, wanted: &str| seen.push((what.to_owned(), fate, wanted.to_owned()));
+
+    check("nothing wrong", fate(&pack(&base, &good())), "ok");
+    check("an ignored file", with(file("/readme", b"text")), "ok");
+    check("an ignored directory", with(dir("/apps")), "ok");
+    // The list of files.
+    check("symlink", with(File { mode: 0o120_777, ..file("/link", b"/etc/passwd") }), "file-kind");
+    check("device", with(File { mode: 0o060_660, ..file("/disk", b"") }), "file-kind");
+    check("pipe", with(File { mode: 0o010_660, ..file("/pipe", b"") }), "file-kind");
+    check("dot dot", with(file("/../../../../../etc/cron.d/x", b"x")), "file-path");
+    check("double slash", with(file("//x", b"x")), "file-path");
+    check("control character", with(file("/a\x1b[2J", b"x")), "file-path");
+    check("outside", with(File { path: "/etc/cron.d/x".into(), ..file("", b"x") }), "file-outside");
+    check(
+        "a neighbour",
+        with(File { path: "/var/lib/qubes/vm-templates/test2/x".into(), ..file("", b"x") }),
+        "file-outside",
+    );
+    check("directory as a file", changed(0, &|f| f.mode = 0o100_660), "file-outside");
+    check("listed twice", with(file("/template.conf", b"x")), "file-twice");
+    check("second image", with(file("/root.img", b"x")), "second-image");
+    check("second image in tar", with(file("/root.img.tar", b"x")), "second-image");
+    check("no image", fate(&pack(&base, &[dir(""), file("/template.conf", b"gui=1\n")])), "no-root-image");
+    check("first part missing", changed(1, &|f| f.path = f.path.replace(".00", ".09")), "parts");
+    check("middle part missing", changed(2, &|f| f.path = f.path.replace(".01", ".09")), "parts");
+    check("odd number", with(file("/root.img.part.3", b"x")), "parts");
+    check("empty part", with(file("/root.img.part.03", b"")), "parts");
+    check("large template.conf", changed(4, &|f| f.data = vec![b'#'; 70_000]), "template-file");
+    check(
+        "many files",
+        fate(&pack(&base, &[good(), (0..5000).map(|i| file(&format!("/{i}"), b"")).collect()].concat())),
+        "file-list",
+    );
+    // The archive against the list.
+    check(
+        "parts swapped",
+        {
+            let mut f = good();
+            f.swap(1, 2);
+            fate(&pack(&base, &f))
+        },
+        "parts",
+    );
+    check("entry twice", changed(4, &|f| f.times = 2), "older-value");
+    check(
+        "entry twice, no size named",
+        {
+            let mut f = good();
+            f[4].times = 2;
+            fate(&with_payload(&base, &f, zstd::encode_all(&cpio(&f)[..], 1).unwrap(), None))
+        },
+        "archive-entry",
+    );
+    let odd = |how: &dyn Fn(&mut File)| {
+        let mut files = good();
+        how(&mut files[4]);
+        fate(&with_payload(&base, &files, zstd::encode_all(&cpio(&files)[..], 1).unwrap(), None))
+    };
+    check("entry missing", odd(&|f| f.times = 0), "archive-entry");
+    check("entry of another name", odd(&|f| f.entry_path = Some("./etc/passwd".into())), "archive-entry");
+    check("entry is a symlink", odd(&|f| f.entry_mode = Some(0o120_777)), "archive-entry");
+    check("entry of another size", odd(&|f| f.entry_size = Some(1 << 31)), "archive-entry");
+    check("hard link", odd(&|f| f.links = 2), "archive-entry");
+    check(
+        "ghost in the archive",
+        odd(&|f| {
+            f.path.push('x');
+            f.entry_path = Some("./x".into());
+        }),
+        "archive-entry",
+    );
+    check(
+        "unlisted entry",
+        {
+            let files = good();
+            let more = [files.clone(), vec![file("/more", b"x")]].concat();
+            fate(&with_archive(&base, &files, &cpio(&more)))
+        },
+        "older-value",
+    );
+    let archive = cpio(&good());
+    check(
+        "archive cut",
+        fate(&with_payload(
+            &base,
+            &good(),
+            zstd::encode_all(&archive[..archive.len() - 4], 1).unwrap(),
+            None,
+        )),
+        "archive",
+    );
+    check(
+        "archive goes on",
+        fate(&with_payload(
+            &base,
+            &good(),
+            zstd::encode_all(&[&archive[..], b"0707"].concat()[..], 1).unwrap(),
+            None,
+        )),
+        "trailing-data",
+    );
+    check(
+        "padding used",
+        {
+            let mut odd = archive.clone();
+            let at = odd.windows(8).position(|w| w == b"vm-templ").unwrap() - 1;
+            assert_eq!(odd[at], b'/');
+            let at = odd[..].windows(5).position(|w| w == b"gui=1").unwrap() + 6;
+            odd[at] = 1;
+            fate(&with_payload(&base, &good(), zstd::encode_all(&odd[..], 1).unwrap(), None))
+        },
+        "archive",
+    );
+    // The compressed stream.
+    let packed = zstd::encode_all(&archive[..], 1).unwrap();
+    check(
+        "stream cut",
+        fate(&with_payload(&base, &good(), packed[..packed.len() - 3].to_vec(), None)),
+        "compression",
+    );
+    check(
+        "stream goes on",
+        fate(&with_payload(&base, &good(), [&packed[..], b"more"].concat(), None)),
+        "compression",
+    );
+    check("not compressed", fate(&with_payload(&base, &good(), archive.clone(), None)), "compression");
+    check(
+        "other compression",
+        {
+            let mut r = pack(&base, &good());
+            r.header.set(1125, 6, b"bzip2\0");
+            fate(&r.fix_digests())
+        },
+        "compressor",
+    );
+    check(
+        "named as xz",
+        {
+            let mut r = pack(&base, &good());
+            r.header.set(1125, 6, b"xz\0");
+            fate(&r.fix_digests())
+        },
+        "compression",
+    );
+    check(
+        "a frame of zeros without end",
+        {
+            // 4 GiB of zeros in some hundred KiB, where the list says 5 KB.
+            let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 256 << 20), 1).unwrap();
+            fate(&with_payload(&base, &good(), bomb, None))
+        },
+        "archive",
+    );
+    check(
+        "huge window",
+        {
+            let mut e = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            e.window_log(30).unwrap();
+            std::io::Write::write_all(&mut e, &archive).unwrap();
+            fate(&with_payload(&base, &good(), e.finish().unwrap(), None))
+        },
+        "window",
+    );
+    // The tar archive.
+    check("two members", root(&[&image[..image.len() - 1024], &image[..]].concat()), "second-image");
+    check("a member behind the end", root(&[&image[..], &image[..]].concat()), "trailing-data");
+    check("symlink in tar", root(&tar(b'2', b"", |_| {})), "tar");
+    check("PAX", root(&tar(b'x', b"30 GNU.sparse.major=1\n", |_| {})), "tar-format");
+    check("no end", root(&image[..image.len() - 1024]), "tar");
+    check("only an end", root(&[0; 10240]), "tar");
+    check("cut in data", root(&image[..3000]), "tar");
+    check("empty image", root(&tar(b'0', b"", |_| {})), "empty-image");
+    check(
+        "huge image",
+        root(&tar(b'S', b"", |h| payloads::sparse(h, b"77777777777\0", &[]))),
+        "image-too-large",
+    );
+    check(
+        "overlap",
+        root(&tar(b'S', &[1; 1024], |h| {
+            payloads::sparse(
+                h,
+                b"00000010000\0",
+                &[(b"00000000000\0", b"00000001000\0"), (b"00000000000\0", b"00000001000\0")],
+            )
+        })),
+        "sparse-map",
+    );
+    check(
+        "endless map",
+        root(&tar(b'S', &[0; 4096], |h| {
+            payloads::sparse(h, b"00000010000\0", &[]);
+            h[482] = 1;
+        })),
+        "sparse-map",
+    );
+    let wrong: Vec<_> = seen.iter().filter(|(_, fate, wanted)| fate != wanted).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The spool has no name, but this very process can still reach it: nothing may get through that way either.
+#[test]
+fn a_byte_changed_after_the_verdict_ends_the_import() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = File::open(package("good-ed")).unwrap();
+    let spooled = Spooled::copy_of(&mut file, dir.path(), 1 << 30).unwrap();
+    let verified = verify(spooled, &Policy::any(), &keyring(&["ed.gpg"]), SystemTime::now()).unwrap();
+    let inside = |link: &Path| link.starts_with(dir.path());
+    let link = fs::read_dir("/proc/self/fd").unwrap().map(|e| e.unwrap().path());
+    let spool = link
+        .into_iter()
+        .find(|l| fs::read_link(l).is_ok_and(|to| inside(&to)))
+        .expect("the spool's descriptor");
+    let bytes = fs::read(package("good-ed")).unwrap();
+    for at in [bytes.len() - 1, bytes.len() - 70_000, bytes.len() / 2] {
+        let write = |byte: u8| {
+            let file = fs::OpenOptions::new().write(true).open(&spool).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &[byte], at as u64).unwrap();
+        };
+        write(bytes[at] ^ 0x10);
+        let mut out = Vec::new();
+        let outcome = Payload::open(&verified, &verified.info().name).unwrap().root_image(Limits::default());
+        let (size, outcome) = match outcome {
+            Ok(image) => (image.size(), image.copy_to(&mut out, &mut |_| {}).map(drop)),
+            Err(rejection) => (u64::MAX, Err(rejection.into())),
+        };
+        assert!(
+            matches!(outcome, Err(CopyError::Rejected(Rejection::ChangedOnDisk))),
+            "byte {at}: {outcome:?}"
+        );
+        assert!((out.len() as u64) < size, "byte {at}: dom0 would have committed");
+        write(bytes[at]);
+    }
+    assert!(image(&verified).is_ok());
 }

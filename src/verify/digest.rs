@@ -187,14 +187,9 @@ impl Measured {
 /// The digest of the compressed payload that the header names.
 pub(crate) fn payload_digest(header: &Header) -> Result<(Hash, Vec<u8>), Rejection> {
     let number = header.number(PAYLOAD_DIGEST_ALGORITHM).ok().flatten().ok_or(Rejection::NoPayloadDigest)?;
-    let weak = || Rejection::WeakPayloadDigest(u32::try_from(number).unwrap_or(u32::MAX));
-    let hash = Hash::from_number(number).ok_or_else(weak)?;
-    let length = match hash {
-        Hash::Md5 | Hash::Sha1 => return Err(weak()),
-        Hash::Sha256 => 32,
-        Hash::Sha384 => 48,
-        Hash::Sha512 => 64,
-    };
+    // rpm computes SHA-256 whatever the number says, so nothing else would be the same package to everybody.
+    let hash = Hash::from_number(number).filter(|hash| *hash == Hash::Sha256);
+    let hash = hash.ok_or(Rejection::PayloadDigestKind(u32::try_from(number).unwrap_or(u32::MAX)))?;
     let texts = header.strings(PAYLOAD_DIGEST).map_err(|_| Rejection::NoPayloadDigest)?;
     let [text] = texts[..] else { return Err(Rejection::NoPayloadDigest) };
     let digit = |b: u8| char::from(b).to_digit(16).filter(|_| !b.is_ascii_uppercase());
@@ -204,7 +199,7 @@ pub(crate) fn payload_digest(header: &Header) -> Result<(Hash, Vec<u8>), Rejecti
         .chunks_exact(2)
         .map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap_or(0))
         .collect();
-    if bytes.len() != length || text.len() != 2 * length {
+    if bytes.len() != 32 || text.len() != 64 {
         return Err(Rejection::NoPayloadDigest);
     }
     Ok((hash, bytes))

@@ -10,7 +10,7 @@
 //! | signature | exactly one over the header, one OpenPGP packet, version 4, of a binary document, [`HASHES`], creation time signed and not in the future, not expired, issuer named; no other subpackets outside its signed part |
 //! | certificate | from the keyring given; the key that signed and its primary key are [`KEY_RULES`], created before the signature, not expired (then or now), not revoked (ever), flagged for signing and bound by a signature with a strong hash; a subkey also binds itself back |
 //! | header digests | at least one of SHA-256 and SHA-1; every one that is there is right (the signature is what proves the header; these only show damage) |
-//! | payload digest | in the signed header, SHA-256, SHA-384 or SHA-512, exactly one, equal to the digest of every byte after the header to the end of the file |
+//! | payload digest | in the signed header, SHA-256 (what every rpm computes there), exactly one, equal to the digest of every byte after the header to the end of the file |
 //! | older values | MD5, sizes, the signature over header and payload together: never needed, never sufficient; if one is there and wrong the package is refused |
 //! | tag 278 | the list of signatures of rpm 6: if there, exactly the one signature that was judged |
 //! | package | not a source package, `noarch`, named `qubes-template-NAME` with a name that a qube can have |
@@ -30,8 +30,7 @@ use crate::template::{Evr, TemplateName};
 /// How far a signature may lie in the future: clocks of a signer and of a qube without network differ a little.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// Hash algorithms of signatures, as OpenPGP numbers them: SHA-256, SHA-384, SHA-512. The same numbers name the
-/// digest of the payload in an RPM header.
+/// Hash algorithms of signatures, as OpenPGP numbers them: SHA-256, SHA-384, SHA-512.
 pub const HASHES: [u8; 3] = [8, 9, 10];
 
 /// Keys that may sign, in words for error messages.

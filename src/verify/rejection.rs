@@ -87,9 +87,9 @@ pub enum Rejection {
     /// The signed header has no digest of the payload.
     #[error("the signed header names no digest of the payload")]
     NoPayloadDigest,
-    /// The digest of the payload is of a kind that is not allowed.
-    #[error("the payload digest is of kind {0}, which is not allowed")]
-    WeakPayloadDigest(u32),
+    /// The digest of the payload is of another kind than SHA-256.
+    #[error("the payload digest is of kind {0}; only SHA-256 (8) is taken")]
+    PayloadDigestKind(u32),
     /// The payload is not the one that was signed.
     #[error("the payload is not the one that was signed: the package is damaged or was changed")]
     PayloadWrong,
@@ -251,7 +251,7 @@ impl Rejection {
             Self::HeaderDigest(_) => "header-digest",
             Self::NoHeaderDigest => "no-header-digest",
             Self::NoPayloadDigest => "no-payload-digest",
-            Self::WeakPayloadDigest(_) => "weak-payload-digest",
+            Self::PayloadDigestKind(_) => "payload-digest-kind",
             Self::PayloadWrong => "payload-wrong",
             Self::OlderValue(_) => "older-value",
             Self::SourcePackage => "source-package",
