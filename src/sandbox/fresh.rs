@@ -186,6 +186,7 @@ pub fn volume(class: Class, qube: &str, name: &str, pool: &Pool) -> Volume {
         snap_on_start,
         revisions_to_keep: if kernel { 0 } else { pool.revisions_to_keep() },
         revisions: Vec::new(),
+        ephemeral: None,
         usage: None,
         dirty: false,
         commits: 0,

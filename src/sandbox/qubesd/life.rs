@@ -97,9 +97,11 @@ pub(super) fn resume(state: &mut State, call: &Call) -> Answer {
     if qube.class == Class::AdminVM {
         return Err(Failure::Untold);
     }
-    if matches!(qube.state, Power::Suspended | Power::Paused) {
-        state.qube_mut(&call.dest)?.state = Power::Running;
+    if qube.state != Power::Suspended {
+        return unpause(state, call);
     }
+    state.qube_mut(&call.dest)?.state = Power::Running;
+    state.tell(&call.dest, "domain-resumed", &[]);
     Ok(Vec::new())
 }
 

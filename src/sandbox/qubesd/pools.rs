@@ -10,6 +10,55 @@ pub(super) fn list(state: &mut State, _: &Call) -> Answer {
     Ok(state.system.pools.iter().map(|pool| format!("{}\n", pool.name)).collect::<String>().into_bytes())
 }
 
+/// `admin.pool.ListDrivers`: each with the options that a pool of it takes.
+pub(super) fn drivers(_: &mut State, _: &Call) -> Answer {
+    let drivers = [
+        "callback conf_id",
+        "file revisions_to_keep dir_path ephemeral_volatile",
+        "file-reflink revisions_to_keep dir_path setup_check ephemeral_volatile",
+        "linux-kernel dir_path",
+        "lvm_thin revisions_to_keep volume_group thin_pool ephemeral_volatile",
+        "zfs container ephemeral_volatile revisions_to_keep snap_on_start_forensics",
+    ];
+    Ok(drivers.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes())
+}
+
+/// `admin.deviceclass.List`.
+pub(super) fn device_classes(_: &mut State, _: &Call) -> Answer {
+    Ok(b"block\npci\n".to_vec())
+}
+
+/// `admin.pool.Set.revisions_to_keep`: for volumes that are made from now on.
+pub(super) fn set_revisions_to_keep(state: &mut State, call: &Call) -> Answer {
+    let driver = pool(state, call)?.driver;
+    let keep = super::number::signed(&call.payload, "Revisions to keep")?;
+    if keep < -1 {
+        return Err(Failure::protocol("Value can't be lower than -1"));
+    }
+    if driver == Driver::LinuxKernel && keep != 0 {
+        return Err(Failure::value("LinuxKernel supports only revisions_to_keep=0"));
+    }
+    configure(state, &call.arg, "revisions_to_keep", &keep.to_string());
+    Ok(Vec::new())
+}
+
+/// `admin.pool.Set.ephemeral_volatile`.
+pub(super) fn set_ephemeral_volatile(state: &mut State, call: &Call) -> Answer {
+    pool(state, call)?;
+    let value = super::properties::parse_switch(&call.payload)?;
+    configure(state, &call.arg, "ephemeral_volatile", &value);
+    Ok(Vec::new())
+}
+
+fn configure(state: &mut State, pool: &str, key: &str, value: &str) {
+    if let Some(pool) = state.system_mut().pools.iter_mut().find(|known| known.name == pool) {
+        match pool.config.iter_mut().find(|(known, _)| known == key) {
+            Some((_, old)) => value.clone_into(old),
+            None => pool.config.push((key.to_owned(), value.to_owned())),
+        }
+    }
+}
+
 /// `admin.pool.Info`: configuration by name, then size and usage where the driver knows them, then the pool around it.
 pub(super) fn info(state: &mut State, call: &Call) -> Answer {
     let pool = pool(state, call)?;

@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) agents: HashMap<String, Instant>,
     /// Qubes (by uuid) for whose end the server can no longer wait: an earlier wait timed out.
     pub(super) broken_waiters: HashSet<String>,
+    /// Volumes (qube, name) that may be copied, by the token that says so.
+    pub(super) clones: HashMap<String, (String, String)>,
     /// What guests have put into their `/features-request`.
     pub(super) feature_requests: HashMap<String, BTreeMap<String, String>>,
 }
@@ -41,6 +43,7 @@ impl State {
             starting: HashSet::new(),
             agents: HashMap::new(),
             broken_waiters: HashSet::new(),
+            clones: HashMap::new(),
             feature_requests: HashMap::new(),
         }
     }

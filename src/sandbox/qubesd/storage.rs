@@ -220,6 +220,21 @@ pub(super) fn commit_import(dir: &Path, pool: &Pool, volume: &mut Volume, size: 
     Ok(())
 }
 
+/// Makes a volume hold what another one holds.
+pub(super) fn copy(dir: &Path, pool: &Pool, from: &Volume, to: &mut Volume) -> Result<(), Failure> {
+    drop(begin_import(dir, pool, to, from.size)?);
+    let path = import(dir, to);
+    let copied = fs::copy(clean(dir, from), &path);
+    match copied {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            drop_import(dir, to);
+            return Err(Failure::Untold);
+        }
+        _ => {}
+    }
+    commit_import(dir, pool, to, from.size)
+}
+
 /// Throws an import away.
 pub(super) fn drop_import(dir: &Path, volume: &Volume) {
     // It may have gone at a start meanwhile.

@@ -32,10 +32,7 @@ pub(super) fn info(state: &mut State, call: &Call) -> Answer {
         ("save_on_stop", python_bool(volume.save_on_stop)),
         ("snap_on_start", python_bool(volume.snap_on_start)),
         ("revisions_to_keep", volume.revisions_to_keep.to_string()),
-        (
-            "ephemeral",
-            python_bool(volume.name == "volatile" && pool.get("ephemeral_volatile") == Some("True")),
-        ),
+        ("ephemeral", python_bool(is_ephemeral(volume, pool))),
         ("is_outdated", python_bool(outdated)),
     ];
     Ok(lines.into_iter().map(|(key, value)| format!("{key}={value}\n")).collect::<String>().into_bytes())
@@ -99,6 +96,66 @@ pub(super) fn set_revisions_to_keep(state: &mut State, call: &Call) -> Answer {
         volume.revisions_to_keep = keep;
         Ok(())
     })
+}
+
+/// `admin.vm.volume.Set.rw`.
+pub(super) fn set_rw(state: &mut State, call: &Call) -> Answer {
+    let kernel = pool_of(state, volume(state, call)?)?.driver == Driver::LinuxKernel;
+    let rw = properties::parse_switch(&call.payload)? == "True";
+    if !state.qube(&call.dest)?.state.is_halted() {
+        return Err(Failure::not_halted(&call.dest));
+    }
+    if kernel && rw {
+        return Err(Failure::value("LinuxModules supports only read-only volumes"));
+    }
+    changed(state, &call.dest, &call.arg, |_, _, volume| {
+        volume.rw = rw;
+        Ok(())
+    })
+}
+
+/// `admin.vm.volume.Set.ephemeral`.
+pub(super) fn set_ephemeral(state: &mut State, call: &Call) -> Answer {
+    let found = volume(state, call)?;
+    let kernel = pool_of(state, found)?.driver == Driver::LinuxKernel;
+    let kept = found.save_on_stop;
+    let ephemeral = properties::parse_switch(&call.payload)? == "True";
+    if kernel {
+        return Err(Failure::value("LinuxModules does not support setting ephemeral value"));
+    }
+    if kept && ephemeral {
+        return Err(Failure::value("Cannot change save_on_stop volume to ephemeral"));
+    }
+    changed(state, &call.dest, &call.arg, |_, _, volume| {
+        volume.ephemeral = Some(ephemeral);
+        Ok(())
+    })
+}
+
+/// `admin.vm.volume.CloneFrom`: a token that lets the volume be copied once.
+pub(super) fn clone_from(state: &mut State, call: &Call) -> Answer {
+    volume(state, call)?;
+    let token = crate::sandbox::fresh::new_uuid().replace('-', "");
+    state.clones.insert(token.clone(), (call.dest.clone(), call.arg.clone()));
+    Ok(token.into_bytes())
+}
+
+/// `admin.vm.volume.CloneTo`: copies the volume that a token stands for.
+pub(super) fn clone_to(state: &mut State, call: &Call) -> Answer {
+    volume(state, call)?;
+    let text = std::str::from_utf8(&call.payload).ok().filter(|text| text.is_ascii());
+    let token = text.ok_or_else(|| Failure::protocol("Token contains non-ASCII characters"))?.trim();
+    let unknown = || Failure::new("QubesVolumeCopyTokenNotFoundError", "Volume copy token not found");
+    let (qube, name) = state.clones.remove(token).ok_or_else(unknown)?;
+    let source =
+        state.system.qubes.get(&qube).and_then(|qube| qube.volume(&name)).ok_or(Failure::Untold)?.clone();
+    let dir = state.dir.clone();
+    changed(state, &call.dest, &call.arg, |_, pool, volume| storage::copy(&dir, pool, &source, volume))
+}
+
+fn is_ephemeral(volume: &Volume, pool: &Pool) -> bool {
+    let by_pool = volume.name == "volatile" && pool.get("ephemeral_volatile") == Some("True");
+    volume.ephemeral.unwrap_or(by_pool)
 }
 
 /// Tells listeners that an import begins.

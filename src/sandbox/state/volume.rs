@@ -36,6 +36,9 @@ pub struct Volume {
     /// Kept revisions, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<Revision>,
+    /// Whether what is written to it is encrypted with a key that nobody keeps; none: as the pool says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<bool>,
     /// A usage to tell instead of the measured one, until the content changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<u64>,

@@ -98,6 +98,7 @@ fn of_qube(system: &System, name: &str, qube: &Qube, property: &str) -> Option<O
         }
         "klass" => text(qube.class.as_str()),
         "mac" => text("00:16:3e:5e:6c:00"),
+        "maxmem" if !can_balance_memory(system, name, own("virt_mode")) => text("0"),
         "maxmem" => Some(from_template(property).unwrap_or_else(|| Some(maxmem(qube, own("memory"))))),
         "memory" => or_template("400"),
         "name" => text(name),
@@ -177,6 +178,12 @@ fn icon(qube: &Qube) -> String {
         _ => "appvm",
     };
     format!("{kind}-{}", qube.property("label").unwrap_or("black"))
+}
+
+/// Whether the qube gives memory back: not a full machine without Qubes' tools in it.
+fn can_balance_memory(system: &System, name: &str, virt_mode: Option<String>) -> bool {
+    let tools = || feature_with_template(system, name, "qrexec").is_some_and(|value| !value.is_empty());
+    virt_mode.as_deref() != Some("hvm") || tools()
 }
 
 /// Linux can grow to ten times the memory that it started with; half of the machine is the most.

@@ -4,12 +4,13 @@
 //! a qube means none.
 
 mod defaults;
+mod follow;
 mod set;
 mod table;
 
+use super::Failure;
 use super::dispatch::{Answer, Call};
 use super::state::State;
-use super::{Failure, features, tags};
 use crate::sandbox::state::{Class, System};
 
 use table::{Access, Kind, Property};
@@ -105,6 +106,13 @@ pub(super) fn default_of_system(system: &System, name: &str) -> Option<String> {
     defaults::default(system, Holder::System, name).flatten()
 }
 
+/// A switch in a payload that is no property's: `True` or `False`.
+pub(super) fn parse_switch(payload: &[u8]) -> Result<String, Failure> {
+    let text = std::str::from_utf8(payload).ok();
+    let parsed = text.and_then(|text| set::parse_switch(text).ok());
+    parsed.ok_or_else(|| Failure::protocol("Payload is not boolean ASCII"))
+}
+
 /// Whether another qube names this one in a property that was set, or the system in any.
 pub(super) fn is_used(system: &System, name: &str) -> bool {
     let by_system = table::SYSTEM.iter().any(|property| {
@@ -164,7 +172,7 @@ pub(super) fn set(state: &mut State, call: &Call) -> Answer {
     tell_change(state, holder, "pre-set", property, Some(value.as_deref()), old.as_deref());
     store(state, holder, property, Some(value.clone().unwrap_or_default()))?;
     tell_change(state, holder, "set", property, Some(value.as_deref()), old.as_deref());
-    after_change(state, holder, property, old.as_deref())?;
+    follow::changed(state, holder, property, old.as_deref())?;
     Ok(Vec::new())
 }
 
@@ -178,17 +186,17 @@ pub(super) fn reset(state: &mut State, call: &Call) -> Answer {
     let default = defaults::default(&state.system, holder, property.name).flatten();
     tell_change(state, holder, "pre-reset", property, None, old);
     // Clients that know nothing of resets see a netvm change to its default.
-    if property.name == "netvm" {
+    if property.name == "netvm" && default.as_deref() != old {
         tell_change(state, holder, "pre-set", property, Some(default.as_deref()), old);
     }
     tell_change(state, holder, "pre-del", property, None, old);
     store(state, holder, property, None)?;
-    if property.name == "netvm" {
+    if property.name == "netvm" && default.as_deref() != old {
         tell_change(state, holder, "set", property, Some(default.as_deref()), old);
     }
     tell_change(state, holder, "reset", property, None, old);
     tell_change(state, holder, "del", property, None, old);
-    after_change(state, holder, property, old)?;
+    follow::was_reset(state, holder, property, old)?;
     Ok(Vec::new())
 }
 
@@ -235,51 +243,3 @@ fn tell_change(
         Holder::System => state.tell_all(&event, &values),
     }
 }
-
-/// What follows from a change elsewhere: tags that name servers of windows and sound, features that name services.
-fn after_change(
-    state: &mut State,
-    holder: Holder<'_>,
-    property: &Property,
-    old: Option<&str>,
-) -> Result<(), Failure> {
-    let new = holder.value(&state.system, property);
-    match (holder, property.name) {
-        (Holder::Qube(name), "guivm" | "audiovm") if new.as_deref() != old => {
-            let old_tag = old.map(|old| format!("{}-{old}", property.name));
-            if let Some(tag) = old_tag.filter(|tag| state.system.qubes[name].tags.contains(tag)) {
-                state.qube_mut(name)?.tags.remove(&tag);
-                state.tell(name, &format!("domain-tag-delete:{tag}"), &[("tag", &tag)]);
-            }
-            if let Some(new) = new {
-                tags::add(state, name, &format!("{}-{new}", property.name))?;
-            }
-        }
-        (Holder::Qube(name), "provides_network") => {
-            if new.as_deref() == Some("True") {
-                features::set_feature(state, name, "servicevm", "1")?;
-            } else if state.qube(name)?.features.get("servicevm").is_some() {
-                features::remove_feature(state, name, "servicevm")?;
-            }
-        }
-        (Holder::System, "clockvm") if new.as_deref() != old => {
-            if let Some(new) = new.filter(|new| state.system.qubes[new].features.get(CLOCK).is_none()) {
-                features::set_feature(state, &new, CLOCK, "1")?;
-            }
-            if let Some(old) = old.filter(|old| {
-                state
-                    .system
-                    .qubes
-                    .get(*old)
-                    .and_then(|old| old.features.get(CLOCK))
-                    .is_some_and(|on| !on.is_empty())
-            }) {
-                features::remove_feature(state, old, CLOCK)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-const CLOCK: &str = "service.clocksync";

@@ -38,7 +38,7 @@ pub(super) fn sanitize(property: &Property, payload: &[u8]) -> Result<String, Fa
     }
 }
 
-fn parse_switch(text: &str) -> Result<String, Failure> {
+pub(super) fn parse_switch(text: &str) -> Result<String, Failure> {
     match text.to_ascii_lowercase().as_str() {
         "0" | "no" | "false" | "off" => Ok("False".to_owned()),
         "1" | "yes" | "true" | "on" => Ok("True".to_owned()),
