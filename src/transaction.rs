@@ -256,15 +256,27 @@ impl<'a> Transaction<'a> {
     pub async fn set_property(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         self.stop_if_asked()?;
         if !self.properties.iter().any(|(have, _)| have == name) {
-            let known = if self.is_new {
-                Known::Unset
-            } else {
-                let property = self.qube().property(name).await?;
-                if property.is_default { Known::Unset } else { Known::Value(property.value) }
-            };
+            let known = self.property_before(name).await?;
             self.properties.push((name.to_owned(), known));
         }
         Ok(self.qube().set_property(name, value).await?)
+    }
+
+    async fn property_before(&self, name: &str) -> Result<Known, Failure> {
+        if self.is_new {
+            return Ok(Known::Unset);
+        }
+        // A template that is replaced is ours from now on, whether or not all else succeeds.
+        if name == "installed_by_rpm" {
+            return Ok(Known::No);
+        }
+        match self.qube().property(name).await {
+            Ok(property) if property.is_default => Ok(Known::Unset),
+            Ok(property) => Ok(Known::Value(property.value)),
+            // Without it the user's network would be lost even where all goes well.
+            Err(error) if error.is_denied() && name != "netvm" => Ok(Known::No),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Gives a property that this transaction set its old value again.
