@@ -4,6 +4,7 @@
 //! ```text
 //! cargo test --test conformance                        everything
 //! cargo test --test conformance -- admin-api           the files whose name holds this word
+//! cargo test --test conformance -- cli:install        the cases of one file whose name begins so (cli alone)
 //! cargo test --test conformance -- --all-details       with the whole text of each difference
 //! RECORDINGS=DIR cargo test --test conformance         another folder of the same layout
 //! ```
@@ -43,6 +44,9 @@ const SUITES: [(&str, Run); 5] = [
 ];
 
 fn main() -> ExitCode {
+    if let Some(code) = cli::hidden() {
+        return code;
+    }
     let (options, words): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).partition(|word| word.starts_with("--"));
     if options.iter().any(|option| option == "--list") {
@@ -68,7 +72,12 @@ fn replay(words: &[String], details: bool) -> anyhow::Result<bool> {
     println!("recordings: {}", folder.path().display());
     let mut report = Report::new(&declared, details);
     for (name, run) in SUITES {
-        if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
+        if !words.is_empty()
+            && !words.iter().any(|word| match word.split_once(':') {
+                Some((exact, _)) => name == exact,
+                None => name.contains(word.as_str()),
+            })
+        {
             continue;
         }
         report.file(name, run(&folder, &declared));

@@ -172,10 +172,9 @@ impl Packages {
         offered.or_else(|| self.list.iter().find(|built| built.label == label))
     }
 
-    /// What a record of a search reply that names this package, repository and size should say instead.
-    pub fn size_of_record(&self, label: &str, repo: &str, size: u64) -> u64 {
-        let fits =
-            |built: &&Built| built.claimed == label && built.repo == repo && built.described_size == size;
+    /// What a record of a search reply that names this package and size should say instead.
+    pub fn size_of_record(&self, label: &str, size: u64) -> u64 {
+        let fits = |built: &&Built| built.claimed == label && built.described_size == size;
         self.list.iter().find(fits).map_or(size, |built| built.size)
     }
 }
@@ -186,26 +185,43 @@ impl Description {
     }
 
     /// Writes the package; gives its length and the image's digest.
+    ///
+    /// The length is brought near by the amount of data in the image, to a difference that is a multiple of 4 by a little
+    /// more data, and made exact by the length of the build host's name, which nobody reads.
     fn write(&self, path: &Path, key: &SigningKey) -> Result<(u64, String)> {
         let label = format!("{} {}", self.repo, self.label(&self.name, &self.version));
+        let folder = path.parent().context("a package lies in a folder")?;
+        let making = self.making(folder, key)?;
+        let mut package = self.package();
+        let mut make = |image: &File, host: usize| -> Result<u64> {
+            package.build_host = "h".repeat(host.max(9));
+            Ok(pack(image, &package, &making, &mut File::create(path)?)?.size)
+        };
         let mut data = self.size.saturating_sub(6000).max(1);
-        for _ in 0..12 {
-            let image = image(&label, self.image_size, data)?;
-            let mut file = File::create(path)?;
-            let folder = path.parent().context("a package lies in a folder")?;
-            let size = pack(&image, &self.package(), &self.making(folder, key)?, &mut file)?.size;
-            let wanted = if self.size == 0 { size } else { self.size };
-            let next = (data + wanted).saturating_sub(size);
-            if size == wanted || next == 0 {
-                if self.flip {
-                    flip(&File::options().read(true).write(true).open(path)?, size * 2 / 3)?;
-                }
-                return Ok((size, digest(&image)?));
+        let mut content = image(&label, self.image_size, data)?;
+        let mut size = make(&content, 0)?;
+        for attempt in 0..150 {
+            let missing = i128::from(self.size) - i128::from(size);
+            if self.size == 0 || missing == 0 {
+                break;
             }
-            data = next;
+            if !(0..3500).contains(&missing) {
+                data = (data + self.size).saturating_sub(size + 3000).max(1);
+            } else if missing % 4 == 0 {
+                // The name moves what follows it in steps of 4.
+                size = make(&content, 9 + usize::try_from(missing)?)?;
+                if size == self.size {
+                    break;
+                }
+            }
+            data += 29 + attempt % 31;
+            content = image(&label, self.image_size, data)?;
+            size = make(&content, 0)?;
         }
-        let image = image(&label, self.image_size, data)?;
-        Ok((fs::metadata(path)?.len(), digest(&image)?))
+        if self.flip {
+            flip(&File::options().read(true).write(true).open(path)?, size * 2 / 3)?;
+        }
+        Ok((size, digest(&content)?))
     }
 
     fn package(&self) -> Package {
@@ -242,7 +258,7 @@ impl Description {
     }
 }
 
-/// Flips the lowest bit of one byte; from the end where the place is negative.
+/// Flips the lowest bit of one byte.
 pub fn flip(file: &File, at: u64) -> Result<()> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at)?;
@@ -261,25 +277,44 @@ pub fn key(name: &str) -> Result<SigningKey> {
     })
 }
 
-/// An image with `data` bytes that cannot be compressed, spread over it, and zeros.
+/// An image with `data` bytes that cannot be compressed, spread over it, some that can, and zeros.
 fn image(name: &str, size: u64, data: u64) -> Result<File> {
     const RUN: u64 = 64 << 10;
+    const EASY: u64 = 32 << 10;
     let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR"))?;
     file.set_len(size)?;
-    let data = data.min(size);
-    let runs = data.div_ceil(RUN).max(1);
-    let mut number = 0_u64;
+    let data = data.min(size.saturating_sub(4 * EASY));
+    let whole = data / 4096 * 4096;
+    let runs = whole.div_ceil(RUN);
     for run in 0..runs {
-        let length = RUN.min(data - run * RUN);
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < length {
-            bytes.extend(Sha256::new().chain_update(name).chain_update(number.to_le_bytes()).finalize());
-            number += 1;
-        }
-        let at = (size / runs * run / 4096 * 4096).min(size - length);
-        file.write_all_at(&bytes[..usize::try_from(length)?], at)?;
+        let at = (size - 2 * EASY) / runs * run / 4096 * 4096;
+        file.write_all_at(&noise(name, run, RUN.min(whole - run * RUN))?, at)?;
     }
+    // The last piece is easy to compress but for its beginning, whose length tells in the package's, byte for byte.
+    let mut last = noise(name, u64::MAX, data - whole)?;
+    last.resize(usize::try_from(EASY)?, b'A');
+    file.write_all_at(
+        &last[..last.len().min(usize::try_from(size)?)],
+        size.saturating_sub(EASY) / 4096 * 4096,
+    )?;
+    file.set_len(size)?;
     Ok(file)
+}
+
+fn noise(name: &str, run: u64, length: u64) -> Result<Vec<u8>> {
+    let length = usize::try_from(length)?;
+    let mut bytes = Vec::with_capacity(length + 32);
+    let mut number = 0_u64;
+    while bytes.len() < length {
+        let block = Sha256::new()
+            .chain_update(name)
+            .chain_update(run.to_le_bytes())
+            .chain_update(number.to_le_bytes());
+        bytes.extend(block.finalize());
+        number += 1;
+    }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 fn digest(file: &File) -> Result<String> {

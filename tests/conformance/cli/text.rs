@@ -1,0 +1,121 @@
+//! Compares what was printed with what the original printed, line by line.
+//!
+//! Text that machines read must be equal. What the recordings' README leaves free is matched so:
+//!
+//! | recorded | ours |
+//! |---|---|
+//! | `<USAGE>` | any lines, or none |
+//! | `<HELP>` | any text, but some |
+//! | `<PROGRESS>` | one line that shows a share or an amount |
+//! | `<TRACEBACK>` and the exception after it | any lines, or none: there is no interpreter here |
+//! | `Error canonicalizing file: ...` | any line, or none: these are the words of the program that checked the package |
+//! | `Signature verification failed: ...` | the same beginning: after it rpm speaks |
+//! | `<TMP>`, `<TIME>`, `<LINE>`, `<NOW>` | a name, a moment, a number |
+//! | `choose from ...` | the same without quotes |
+
+/// Whether our text is the recorded one.
+pub fn equal(recorded: &str, ours: &str, any_order: bool) -> bool {
+    let (mut recorded, mut ours) = (lines(recorded), lines(ours));
+    if any_order {
+        for list in [&mut recorded, &mut ours] {
+            *list = list.iter().map(|line| in_order(line)).collect();
+            list.sort();
+        }
+    }
+    fits(&recorded, &ours)
+}
+
+/// The lines that differ, the recorded ones marked by `-`, ours by `+`.
+pub fn difference(name: &str, recorded: &str, ours: &str) -> String {
+    let (recorded, ours) = (lines(recorded), lines(ours));
+    let begin = recorded.iter().zip(&ours).take_while(|(one, other)| line_fits(one, other)).count();
+    let (recorded, ours) = (&recorded[begin..], &ours[begin..]);
+    let end =
+        recorded.iter().rev().zip(ours.iter().rev()).take_while(|(one, other)| line_fits(one, other)).count();
+    let mut text = format!("{name}, line {}:", begin + 1);
+    for (mark, list) in [('-', recorded), ('+', ours)] {
+        for line in &list[..list.len() - end] {
+            text.push_str(&format!("\n  {mark} {line}"));
+        }
+    }
+    text
+}
+
+fn lines(text: &str) -> Vec<String> {
+    // The last line counts with or without its end.
+    let mut lines: Vec<String> = text.split('\n').map(|line| plain(line)).collect();
+    if lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+        if let Some(last) = lines.last_mut() {
+            last.push('\n');
+        }
+    }
+    lines
+}
+
+/// A line without the quotes that differ between versions of the original's interpreter.
+fn plain(line: &str) -> String {
+    match line.find("(choose from ") {
+        Some(at) => format!("{}{}", &line[..at], line[at..].replace('\'', "")),
+        None => line.to_owned(),
+    }
+}
+
+/// A line of JSON with the objects of its arrays in one order.
+fn in_order(line: &str) -> String {
+    let Ok(mut value) = serde_json::from_str::<serde_json::Value>(line) else { return line.to_owned() };
+    let Some(object) = value.as_object_mut() else { return line.to_owned() };
+    for (_, array) in object.iter_mut() {
+        if let Some(array) = array.as_array_mut() {
+            array.sort_by_key(ToString::to_string);
+        }
+    }
+    value.to_string()
+}
+
+fn fits(recorded: &[String], ours: &[String]) -> bool {
+    let Some((first, rest)) = recorded.split_first() else { return ours.is_empty() };
+    let any_lines = |rest: &[String]| (0..=ours.len()).any(|taken| fits(rest, &ours[taken..]));
+    match first.trim_end_matches('\n') {
+        "<USAGE>" => any_lines(rest),
+        "<HELP>" => !ours.is_empty() && rest.is_empty(),
+        "<TRACEBACK>" => any_lines(rest.get(1..).unwrap_or_default()),
+        line if line.starts_with("Error canonicalizing file: ") => {
+            fits(rest, ours) || (!ours.is_empty() && fits(rest, &ours[1..]))
+        }
+        _ => ours.split_first().is_some_and(|(line, more)| line_fits(first, line) && fits(rest, more)),
+    }
+}
+
+/// Whether one line is the recorded one.
+pub fn line_fits(recorded: &str, ours: &str) -> bool {
+    if recorded.trim_end_matches('\n') == "<PROGRESS>" {
+        return ours.contains('%') || ours.contains('B');
+    }
+    let spoken_by_rpm = "Signature verification failed: ";
+    if let Some(at) = recorded.find(spoken_by_rpm) {
+        return ours.starts_with(&recorded[..at + spoken_by_rpm.len()]);
+    }
+    placeholders_fit(recorded, ours)
+}
+
+/// What a placeholder may stand for: how long a beginning fits at most.
+type Longest = fn(&str) -> usize;
+
+const PLACEHOLDERS: [(&str, Longest); 4] = [
+    ("<TMP>", |text| text.find('/').unwrap_or(text.len())),
+    ("<TIME>", |text| text.find(|c: char| !"0123456789-:., ".contains(c)).unwrap_or(text.len())),
+    ("<LINE>", |text| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())),
+    ("<NOW>", |text| text.find(|c: char| !"0123456789-: ".contains(c)).unwrap_or(text.len()).min(19)),
+];
+
+fn placeholders_fit(recorded: &str, ours: &str) -> bool {
+    let first = PLACEHOLDERS
+        .iter()
+        .filter_map(|(mark, longest)| recorded.find(mark).map(|at| (at, mark.len(), longest)))
+        .min_by_key(|(at, _, _)| *at);
+    let Some((at, mark, longest)) = first else { return recorded == ours };
+    let Some(rest) = ours.strip_prefix(&recorded[..at]) else { return false };
+    let after = &recorded[at + mark..];
+    (1..=longest(rest)).rev().any(|length| placeholders_fit(after, &rest[length..]))
+}
