@@ -13,6 +13,7 @@ use qvm_template::build::compress::{Compression, Method};
 use qvm_template::build::keys::{Algorithm, NewKey, SigningKey, seconds};
 use qvm_template::build::package::{Making, PART, pack};
 use qvm_template::build::recipe::Recipe;
+use qvm_template::build::repodata;
 
 /// Builds template packages for Qubes OS, and repositories of them
 #[derive(Parser)]
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Make a package from an image
     Pack(Pack),
+    /// Write the metadata of a repository
+    Repo(Repo),
     /// Make a key pair that signs packages and repositories
     Keygen(Keygen),
 }
@@ -82,6 +85,20 @@ struct Signing {
     passphrase_file: Option<PathBuf>,
 }
 
+/// Write the metadata of a repository
+///
+/// Describes every package in a folder and below. Every date in it is SOURCE_DATE_EPOCH where that is set, else now.
+#[derive(Args)]
+struct Repo {
+    /// Folder with the packages
+    dir: PathBuf,
+    #[command(flatten)]
+    signing: Signing,
+    /// Compression of the metadata
+    #[arg(long, value_enum, default_value = "gzip")]
+    compression: MethodName,
+}
+
 /// Make a key pair that signs packages and repositories
 #[derive(Args)]
 struct Keygen {
@@ -120,6 +137,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Command::Pack(args) => args.run(),
+        Command::Repo(args) => args.run(),
         Command::Keygen(args) => args.run(),
     };
     match done {
@@ -181,6 +199,18 @@ impl Pack {
         keep(file, &output, 0o644)?;
         eprintln!("{}: {} bytes for an image of {}", output.display(), packed.size, packed.image_size);
         println!("{}  {}", packed.sha256, output.display());
+        Ok(())
+    }
+}
+
+impl Repo {
+    fn run(&self) -> Result<()> {
+        let revision = source_date()?;
+        let signer = self.signing.key()?;
+        let compression = Compression::new(self.compression.into(), None)?;
+        let options = repodata::Options { compression, revision, signer: signer.as_ref() };
+        let count = repodata::write(&self.dir, &options)?;
+        eprintln!("{}: {count} packages", self.dir.display());
         Ok(())
     }
 }

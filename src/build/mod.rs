@@ -14,5 +14,6 @@ pub mod layer;
 pub mod package;
 mod package_header;
 pub mod recipe;
+pub mod repodata;
 pub mod sparse;
 pub mod tree;
