@@ -97,7 +97,8 @@ pub fn write(dir: &Path, options: &Options<'_>) -> Result<usize> {
         let signature = signer.sign_detached(index.as_slice(), options.revision)?;
         put(&repodata, "repomd.xml.asc", signature.as_bytes())?;
     } else if repodata.join("repomd.xml.asc").exists() {
-        fs::remove_file(repodata.join("repomd.xml.asc")).context("removing the old signature of repomd.xml")?;
+        fs::remove_file(repodata.join("repomd.xml.asc"))
+            .context("removing the old signature of repomd.xml")?;
     }
     put(&repodata, "repomd.xml", &index)?;
     remove_old(&repodata, &keep)?;

@@ -73,7 +73,8 @@ impl Indexed {
         ensure!(!location.contains(char::is_control), "its path has control characters");
         let mut file = File::open(dir.join(path))?;
         let package_size = file.metadata()?.len();
-        let metadata = PackageMetadata::parse(&mut BufReader::new(&mut file)).context("reading its headers")?;
+        let metadata =
+            PackageMetadata::parse(&mut BufReader::new(&mut file)).context("reading its headers")?;
         file.seek(SeekFrom::Start(0))?;
         let digest = digest_of(&mut file)?;
         let text = |value: Result<&str, rpm::Error>| value.unwrap_or_default().to_owned();
@@ -168,9 +169,9 @@ fn relation(entry: &rpm::Dependency) -> Relation {
     Relation {
         name: entry.name.clone(),
         compared: comparison.map(|comparison| (comparison, Build::parse(&entry.version))),
-        before: entry.flags.intersects(
-            DependencyFlags::PREREQ | DependencyFlags::SCRIPT_PRE | DependencyFlags::SCRIPT_POST,
-        ),
+        before: entry
+            .flags
+            .intersects(DependencyFlags::PREREQ | DependencyFlags::SCRIPT_PRE | DependencyFlags::SCRIPT_POST),
     }
 }
 

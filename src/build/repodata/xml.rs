@@ -192,10 +192,7 @@ fn listed(
     let mut xml = Document::new()?;
     xml.open(root, &[("xmlns", space), ("packages", &packages.len().to_string())])?;
     for package in packages {
-        xml.open(
-            "package",
-            &[("pkgid", &package.digest), ("name", &package.name), ("arch", &package.arch)],
-        )?;
+        xml.open("package", &[("pkgid", &package.digest), ("name", &package.name), ("arch", &package.arch)])?;
         version(&mut xml, package)?;
         body(&mut xml, package)?;
         xml.close("package")?;
@@ -228,9 +225,7 @@ pub fn repomd(entries: &[DataEntry], revision: u32) -> Result<Vec<u8>> {
 /// A path as a relative URL. Everything that could mean something else in one is written as its number.
 fn href(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-~+^:=@,".contains(&b);
-    path.bytes()
-        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
-        .collect()
+    path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 #[cfg(test)]
