@@ -34,6 +34,8 @@ mod socket;
 mod state;
 mod storage;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::path::Path;

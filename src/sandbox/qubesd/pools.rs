@@ -144,7 +144,10 @@ pub(super) fn label_create(state: &mut State, call: &Call) -> Answer {
         return Err(fault(text));
     }
     if state.system.labels.iter().any(|label| label.name == call.arg) {
-        return Err(Failure::new("QubesLabelInUseError", format_args!("Label is in use: {}", call.arg)));
+        return Err(Failure::new(
+            "QubesLabelInUseError",
+            format_args!("Label is still in use: '{}'", call.arg),
+        ));
     }
     let label = Label { name: call.arg.clone(), color: color.trim().to_owned() };
     state.system_mut().labels.push(label);
@@ -153,12 +156,13 @@ pub(super) fn label_create(state: &mut State, call: &Call) -> Answer {
 
 /// `admin.label.Remove`.
 pub(super) fn label_remove(state: &mut State, call: &Call) -> Answer {
-    let (index, _) = label(state, &call.arg)?;
+    let (index, label) = label(state, &call.arg)?;
     if index <= DEFAULT_LABELS {
         return Err(Failure::protocol("Can only remove custom labels"));
     }
     if state.system.qubes.values().any(|qube| qube.property("label") == Some(&call.arg)) {
-        return Err(Failure::new("QubesLabelInUseError", format_args!("Label is in use: {}", call.arg)));
+        let text = format!("Label is still in use: Label({index}, '{}', '{}')", label.color, label.name);
+        return Err(Failure::new("QubesLabelInUseError", text));
     }
     state.system_mut().labels.retain(|label| label.name != call.arg);
     Ok(Vec::new())

@@ -118,13 +118,15 @@ pub(super) fn set_rw(state: &mut State, call: &Call) -> Answer {
 pub(super) fn set_ephemeral(state: &mut State, call: &Call) -> Answer {
     let found = volume(state, call)?;
     let kernel = pool_of(state, found)?.driver == Driver::LinuxKernel;
-    let kept = found.save_on_stop;
+    let kept = found.save_on_stop || found.snap_on_start || !found.rw;
     let ephemeral = properties::parse_switch(&call.payload)? == "True";
     if kernel {
         return Err(Failure::value("LinuxModules does not support setting ephemeral value"));
     }
     if kept && ephemeral {
-        return Err(Failure::value("Cannot change save_on_stop volume to ephemeral"));
+        return Err(Failure::value(
+            "Cannot enable ephemeral on snap_on_start or save_on_stop or non-dom0 or not writable volume",
+        ));
     }
     changed(state, &call.dest, &call.arg, |_, _, volume| {
         volume.ephemeral = Some(ephemeral);
@@ -145,7 +147,8 @@ pub(super) fn clone_to(state: &mut State, call: &Call) -> Answer {
     volume(state, call)?;
     let text = std::str::from_utf8(&call.payload).ok().filter(|text| text.is_ascii());
     let token = text.ok_or_else(|| Failure::protocol("Token contains non-ASCII characters"))?.trim();
-    let unknown = || Failure::new("QubesVolumeCopyTokenNotFoundError", "Volume copy token not found");
+    let unknown =
+        || Failure::new("QubesVolumeCopyTokenNotFoundError", "Token to clone volume of qube was not found");
     let (qube, name) = state.clones.remove(token).ok_or_else(unknown)?;
     let source =
         state.system.qubes.get(&qube).and_then(|qube| qube.volume(&name)).ok_or(Failure::Untold)?.clone();
