@@ -174,7 +174,7 @@ fn pool_for<'a>(
     all: Option<&str>,
     each: &BTreeMap<String, String>,
 ) -> Result<&'a Pool, Failure> {
-    let asked = each.get(volume).map(String::as_str).or(all.filter(|_| volume != "kernel"));
+    let asked = each.get(volume).map(String::as_str).or_else(|| all.filter(|_| volume != "kernel"));
     let name = match asked {
         Some(name) => name.to_owned(),
         None => properties::value_of_system(&state.system, &format!("default_pool_{volume}"))
