@@ -13,6 +13,7 @@
 //! from files, [`qubesd`] is the server. Nothing here knows what asks.
 
 pub mod command;
+pub mod demo;
 pub mod fixture;
 pub mod fresh;
 pub mod guest;

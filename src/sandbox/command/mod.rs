@@ -1,5 +1,6 @@
 //! The command line of `qubes-sandbox`: one file a command.
 
+mod demo;
 mod exec;
 mod fault;
 mod log;
@@ -28,6 +29,8 @@ pub struct Cli {
 enum Sub {
     /// Make a system: dom0, a management qube mgmt without network, and sys-net, which is the UpdateVM
     New(new::New),
+    /// Make a template and install it in a new system, step by step
+    Demo(demo::DemoCommand),
     /// Run a command as a qube sees the world
     Exec(exec::Exec),
     /// Show qubes, properties, features, tags, volumes and pools
@@ -62,6 +65,7 @@ pub fn run(arguments: Vec<OsString>, out: &mut dyn Write) -> Result<u8> {
     };
     match cli.command {
         Sub::New(command) => command.run(out).map(|()| 0),
+        Sub::Demo(command) => command.run(out).map(|()| 0),
         Sub::Exec(command) => command.run(),
         Sub::Show(command) => command.run(out).map(|()| 0),
         Sub::Log(command) => command.run(out).map(|()| 0),
