@@ -79,14 +79,17 @@ impl Demo<'_> {
         let packages = self.path("repository/rpm");
         fs::create_dir_all(&packages).context("making the repository's folder")?;
         let (image, recipe) = (self.path("root.img"), self.path("recipe.toml"));
-        let words = ["pack", &image, "--recipe", &recipe, "--key", &secret, "--level", "3", "--output", &packages];
+        let words =
+            ["pack", &image, "--recipe", &recipe, "--key", &secret, "--level", "3", "--output", &packages];
         self.program("qubes-template-build", &words)?;
         Ok(digest)
     }
 
     /// Puts the repository into sys-net, and its description and key into mgmt.
     fn publish(&mut self) -> Result<()> {
-        self.say("Writing the repository's metadata; sys-net has the repository, mgmt its description and key")?;
+        self.say(
+            "Writing the repository's metadata; sys-net has the repository, mgmt its description and key",
+        )?;
         let (repository, secret) = (self.path("repository"), self.path("key.secret"));
         self.program("qubes-template-build", &["repo", &repository, "--key", &secret])?;
         let served = self.place.join("qubes/qubes/sys-net/root/srv/templates");
@@ -95,10 +98,13 @@ impl Demo<'_> {
         let mgmt = self.place.join("qubes/qubes/mgmt/root");
         let configuration = mgmt.join("etc/qubes/repo-templates");
         fs::create_dir_all(configuration.join("keys")).context("making mgmt's configuration")?;
-        fs::write(configuration.join("demo.repo"), template::REPOSITORY).context("describing the repository")?;
-        fs::copy(self.path("key.public"), configuration.join("keys/RPM-GPG-KEY-demo")).context("copying the key")?;
+        fs::write(configuration.join("demo.repo"), template::REPOSITORY)
+            .context("describing the repository")?;
+        fs::copy(self.path("key.public"), configuration.join("keys/RPM-GPG-KEY-demo"))
+            .context("copying the key")?;
         fs::create_dir_all(mgmt.join("usr/share/qubes")).context("making mgmt's release file")?;
-        fs::write(mgmt.join("usr/share/qubes/marker-vm"), format!("{RELEASEVER}\n")).context("writing mgmt's release")
+        fs::write(mgmt.join("usr/share/qubes/marker-vm"), format!("{RELEASEVER}\n"))
+            .context("writing mgmt's release")
     }
 
     /// Compares what dom0 has with what was packed.
@@ -108,8 +114,10 @@ impl Demo<'_> {
             .args(["show", &self.path("qubes"), "--json", "--qube", TEMPLATE])
             .output()
             .context("looking at the sandbox")?;
-        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).context("reading what `show` says")?;
-        let volume = shown["qubes"][TEMPLATE]["volumes"]["root"]["sha256"].as_str().unwrap_or("no such volume");
+        let shown: serde_json::Value =
+            serde_json::from_slice(&shown.stdout).context("reading what `show` says")?;
+        let volume =
+            shown["qubes"][TEMPLATE]["volumes"]["root"]["sha256"].as_str().unwrap_or("no such volume");
         writeln!(self.out, "image   {source}\nvolume  {volume}").context("writing")?;
         ensure!(volume == source, "the volume is not the image");
         writeln!(self.out, "equal").context("writing")
@@ -144,8 +152,10 @@ impl Demo<'_> {
     }
 
     fn program(&self, name: &str, arguments: &[&str]) -> Result<()> {
-        let status =
-            Command::new(sibling(name)?).args(arguments).status().with_context(|| format!("running {name}"))?;
+        let status = Command::new(sibling(name)?)
+            .args(arguments)
+            .status()
+            .with_context(|| format!("running {name}"))?;
         if !status.success() {
             bail!("`{name} {}` ended with {status}", arguments.join(" "));
         }

@@ -33,6 +33,7 @@ gui = "1"
 [menus]
 template = ["org.example.Terminal.desktop"]
 qubes = ["org.example.Terminal.desktop", "org.example.Files.desktop"]
+network = ["org.example.Terminal.desktop"]
 "#;
 
 /// How the management qube knows the repository. The path is one of sys-net, where the package comes from.
