@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use qvm_template::sandbox::fresh;
 use qvm_template::sandbox::qubesd::Reply;
 
 use super::differences::Differences;
@@ -21,7 +22,8 @@ use super::report::CaseResult;
 pub fn run(folder: &Folder, _declared: &Differences) -> anyhow::Result<Vec<CaseResult>> {
     let recording = folder.recording("admin-api")?;
     let dir = tempfile::tempdir().context("making a directory for policies")?;
-    let policies = Arc::new(Policies::read(&recording.head["rules"], dir.path())?);
+    let file = policy_file(&recording.cases);
+    let policies = Arc::new(Policies::read(&recording.head["rules"], &file, dir.path())?);
     let mut scenarios: Vec<Vec<&Value>> = Vec::new();
     for case in &recording.cases {
         match scenarios.last_mut() {
@@ -41,6 +43,18 @@ pub fn run(folder: &Folder, _declared: &Differences) -> anyhow::Result<Vec<CaseR
         }
     }
     Ok(results)
+}
+
+/// The name of the file that the rules were recorded in: messages name it.
+fn policy_file(cases: &[Value]) -> String {
+    let stock = |name: &str| fresh::STOCK_POLICY.iter().any(|(stock, _)| *stock == name);
+    let named =
+        cases.iter().flat_map(|case| case["decision"].as_array().into_iter().flatten()).find_map(|line| {
+            let (_, path) = line.as_str()?.split_once("/etc/qubes/policy.d/")?;
+            let (name, _) = path.split_once(':')?;
+            (!stock(name)).then(|| name.to_owned())
+        });
+    named.unwrap_or_else(|| "30-rules.policy".to_owned())
 }
 
 struct Scenario {
@@ -71,7 +85,7 @@ impl Scenario {
                     self.system.dom0_service(word(step, "target"), word(step, "service"), word(step, "arg"));
                 finished(running, &payload(step)?)
             }
-            "mgmt" => match self.qrexec(step)? {
+            qube if qube == self.source || qube == "mgmt" => match self.qrexec(step)? {
                 Some(outcome) => outcome,
                 None => return Ok(None),
             },

@@ -31,8 +31,8 @@ pub enum Says {
 pub struct Policies(HashMap<String, Arc<Result<Policy, LoadError>>>);
 
 impl Policies {
-    /// Reads the rule sets of a recording's head, in the file that they were recorded in, beside the stock files.
-    pub fn read(rules: &Value, dir: &Path) -> anyhow::Result<Self> {
+    /// Reads the rule sets of a recording's head, each in a file of this name beside the stock files.
+    pub fn read(rules: &Value, file: &str, dir: &Path) -> anyhow::Result<Self> {
         let mut policies = HashMap::new();
         for (name, lines) in rules.as_object().context("finding the rule sets")? {
             let root = dir.join(name);
@@ -40,7 +40,7 @@ impl Policies {
             std::fs::create_dir_all(&folder).context("making a policy directory")?;
             let lines: Vec<&str> = lines.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let text = format!("# rules of the recording\n{}\n", lines.join("\n"));
-            std::fs::write(folder.join("30-mgmt.policy"), text).context("writing a policy file")?;
+            std::fs::write(folder.join(file), text).context("writing a policy file")?;
             for (stock, text) in fresh::STOCK_POLICY {
                 std::fs::write(folder.join(stock), text).context("writing a policy file")?;
             }
