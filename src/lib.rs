@@ -40,7 +40,6 @@ pub mod catalogue;
 pub mod census;
 pub mod clean;
 pub mod cli;
-pub mod confine;
 pub mod download;
 pub mod install;
 pub mod io;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// A case as recorded.
 #[derive(Clone, Debug, Deserialize)]
@@ -70,6 +71,9 @@ pub struct Case {
     pub better: Option<String>,
     /// Whether the order of lines means nothing.
     pub order: Option<String>,
+    /// Digest of the line.
+    #[serde(default)]
+    pub digest: String,
 }
 
 /// A file that is there before.
@@ -100,7 +104,10 @@ impl Case {
     /// Reads a line of the recording.
     pub fn read(line: Value) -> Result<Self> {
         let id = line["id"].to_string();
-        serde_json::from_value(line).with_context(|| format!("understanding case {id}"))
+        let digest =
+            Sha256::digest(line.to_string()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let case: Self = serde_json::from_value(line).with_context(|| format!("understanding case {id}"))?;
+        Ok(Self { digest, ..case })
     }
 
     /// Whether lines may come in any order.

@@ -37,6 +37,8 @@ struct Shared {
     dom0: Qubesd,
     /// Calls that policy refuses.
     deny: Vec<Rule>,
+    /// Calls whose transport fails.
+    broken: Vec<(Rule, i32, String)>,
     book: Mutex<Book>,
     closed: AtomicBool,
 }
@@ -88,12 +90,18 @@ impl Desk {
     ) -> Result<Self> {
         let listener = UnixListener::bind(socket).context("opening the desk")?;
         let deny = population["deny"].as_array().into_iter().flatten().map(Rule::read).collect();
+        let broken = population["fail"].as_array().into_iter().flatten().filter_map(|rule| {
+            let status = i32::try_from(rule["status"].as_i64()?).ok()?;
+            Some((Rule::read(rule), status, rule["stderr"].as_str().unwrap_or_default().to_owned()))
+        });
+        let broken = broken.collect();
         let shared = Arc::new(Shared {
             recordings: recordings.to_owned(),
             packages: Arc::clone(packages),
             case: case.clone(),
             dom0,
             deny,
+            broken,
             book: Mutex::default(),
             closed: AtomicBool::new(false),
         });
@@ -220,10 +228,24 @@ impl Shared {
                 self.book().calls[place][key] = value;
             }
         };
-        if self.deny.iter().any(|rule| rule.fits(method, arg.unwrap_or_default(), target)) {
-            note("error", json!("status 126"));
-            let _ = err.write_all(b"Request refused\n");
-            return Ok(126);
+        let mut heard = Heard::new(input, method == "admin.vm.volume.ImportWithSize");
+        let fits = |rule: &Rule| rule.fits(method, arg.unwrap_or_default(), target);
+        let refused = self.deny.iter().any(fits).then(|| (126, "Request refused\n".to_owned()));
+        let broken =
+            self.broken.iter().find(|(rule, ..)| fits(rule)).map(|(_, rc, text)| (*rc, text.clone()));
+        if let Some((rc, text)) = refused.or(broken) {
+            // A caller that is refused before it said everything is no fault.
+            let _ = io::copy(&mut heard, &mut io::sink());
+            if !heard.line.is_empty() {
+                note("payload", json!(String::from_utf8_lossy(&heard.line)));
+            }
+            if heard.image && heard.size > 0 {
+                note("data_size", json!(heard.size));
+                note("data_sha256", json!(hex(&heard.digest.finalize())));
+            }
+            note("error", json!(format!("status {rc}")));
+            let _ = err.write_all(text.as_bytes());
+            return Ok(rc);
         }
         let call = ServiceCall {
             source: SOURCE.to_owned(),
@@ -231,7 +253,6 @@ impl Shared {
             arg: arg.unwrap_or_default().to_owned(),
             target: Destination::of_target(target),
         };
-        let mut heard = Heard::new(input, method == "admin.vm.volume.ImportWithSize");
         let mut said = Said { first: Vec::new(), out };
         let rc = self.dom0.service(&call, &mut heard, &mut said, err)?;
         if !heard.line.is_empty() {

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -22,6 +23,8 @@ pub const ENTER: &str = "cli-view";
 pub const CLIENT: &str = "qrexec-client-vm";
 /// A helper.
 pub const APPMENUS: &str = "qvm-appmenus";
+/// What runs a program as another user, for root; here there is only one.
+pub const RUNUSER: &str = "runuser";
 /// Services of an UpdateVM that is this qube.
 pub const SERVICES: [&str; 2] = ["qubes.TemplateSearch", "qubes.TemplateDownload"];
 
@@ -59,6 +62,8 @@ pub fn hidden() -> Option<ExitCode> {
     } else if name == APPMENUS {
         let command = std::iter::once(name).chain(texts()).collect();
         relay(&Caller::Helper { command }, false, false)
+    } else if name == RUNUSER {
+        runuser(&words)
     } else if SERVICES.contains(&name.as_str()) {
         relay(&Caller::Local { service: name }, false, false)
     } else {
@@ -88,6 +93,13 @@ fn enter(words: &[OsString]) -> Result<u8> {
         environment: vec![("HOME".into(), "/home/user".into())],
     };
     view::run(&view, &command)
+}
+
+/// `-u USER -- PROGRAM ARGUMENT...`
+fn runuser(words: &[OsString]) -> Result<u8> {
+    let mut rest = words.iter().skip_while(|word| *word != "--").skip(1);
+    let program = rest.next().context("a program to run")?;
+    Err(std::process::Command::new(program).args(rest).exec().into())
 }
 
 fn client(words: Vec<String>) -> Result<u8> {

@@ -123,7 +123,8 @@ impl World {
 
     fn run(&self, case: &Case, files: &Path, stage: &Path, folder: &Path) -> Result<(i32, String, String)> {
         let host = |path: &str| (PathBuf::from("/usr/bin").join(path), self.program.clone());
-        let mut links = vec![host(front::CLIENT)];
+        let mut links = vec![host(front::CLIENT), host(front::RUNUSER)];
+        links.push((Path::new("/usr/sbin").join(front::RUNUSER), self.program.clone()));
         if case.appmenus {
             links.push(host(front::APPMENUS));
         }

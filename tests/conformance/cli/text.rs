@@ -10,11 +10,16 @@
 //! | `<TRACEBACK>` and the exception after it | any lines, or none: there is no interpreter here |
 //! | `Error canonicalizing file: ...` | any line, or none: these are the words of the program that checked the package |
 //! | `Signature verification failed: ...` | the same beginning: after it rpm speaks |
+//! | nothing | a line that begins `help: `: advice, of which the original has none |
 //! | `<TMP>`, `<TIME>`, `<LINE>`, `<NOW>` | a name, a moment, a number |
 //! | `choose from ...` | the same without quotes |
 
 /// Whether our text is the recorded one.
 pub fn equal(recorded: &str, ours: &str, any_order: bool) -> bool {
+    let ends = |text: &str| text.is_empty() || text.ends_with('\n');
+    if ends(recorded) != ends(ours) {
+        return false;
+    }
     let (mut recorded, mut ours) = (lines(recorded), lines(ours));
     if any_order {
         for list in [&mut recorded, &mut ours] {
@@ -42,15 +47,7 @@ pub fn difference(name: &str, recorded: &str, ours: &str) -> String {
 }
 
 fn lines(text: &str) -> Vec<String> {
-    // The last line counts with or without its end.
-    let mut lines: Vec<String> = text.split('\n').map(|line| plain(line)).collect();
-    if lines.last().is_some_and(String::is_empty) {
-        lines.pop();
-        if let Some(last) = lines.last_mut() {
-            last.push('\n');
-        }
-    }
-    lines
+    text.split_terminator('\n').filter(|line| !line.starts_with("help: ")).map(plain).collect()
 }
 
 /// A line without the quotes that differ between versions of the original's interpreter.
@@ -73,15 +70,23 @@ fn in_order(line: &str) -> String {
     value.to_string()
 }
 
+/// After these words rpm speaks, up to an empty line.
+const SPOKEN_BY_RPM: &str = "Signature verification failed: ";
+
 fn fits(recorded: &[String], ours: &[String]) -> bool {
     let Some((first, rest)) = recorded.split_first() else { return ours.is_empty() };
     let any_lines = |rest: &[String]| (0..=ours.len()).any(|taken| fits(rest, &ours[taken..]));
-    match first.trim_end_matches('\n') {
+    match first.as_str() {
         "<USAGE>" => any_lines(rest),
         "<HELP>" => !ours.is_empty() && rest.is_empty(),
         "<TRACEBACK>" => any_lines(rest.get(1..).unwrap_or_default()),
         line if line.starts_with("Error canonicalizing file: ") => {
             fits(rest, ours) || (!ours.is_empty() && fits(rest, &ours[1..]))
+        }
+        line if line.contains(SPOKEN_BY_RPM) => {
+            let more = rest.iter().position(|line| !line.is_empty()).unwrap_or(rest.len());
+            ours.split_first()
+                .is_some_and(|(line, after)| line_fits(first, line) && fits(&rest[more..], after))
         }
         _ => ours.split_first().is_some_and(|(line, more)| line_fits(first, line) && fits(rest, more)),
     }
@@ -89,12 +94,11 @@ fn fits(recorded: &[String], ours: &[String]) -> bool {
 
 /// Whether one line is the recorded one.
 pub fn line_fits(recorded: &str, ours: &str) -> bool {
-    if recorded.trim_end_matches('\n') == "<PROGRESS>" {
+    if recorded == "<PROGRESS>" {
         return ours.contains('%') || ours.contains('B');
     }
-    let spoken_by_rpm = "Signature verification failed: ";
-    if let Some(at) = recorded.find(spoken_by_rpm) {
-        return ours.starts_with(&recorded[..at + spoken_by_rpm.len()]);
+    if let Some(at) = recorded.find(SPOKEN_BY_RPM) {
+        return ours.starts_with(&recorded[..at + SPOKEN_BY_RPM.len()]);
     }
     placeholders_fit(recorded, ours)
 }
@@ -118,4 +122,23 @@ fn placeholders_fit(recorded: &str, ours: &str) -> bool {
     let Some(rest) = ours.strip_prefix(&recorded[..at]) else { return false };
     let after = &recorded[at + mark..];
     (1..=longest(rest)).rev().any(|length| placeholders_fit(after, &rest[length..]))
+}
+
+/// Our text with its temporary names, moments and progress taken out.
+pub fn without_names(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        if line.contains('\r') {
+            out.push_str("<PROGRESS>\n");
+            continue;
+        }
+        match line.split_once("/var/tmp/") {
+            Some((before, after)) => {
+                let name = after.find(|c: char| "/ '\"\n".contains(c)).unwrap_or(after.len());
+                out.push_str(&format!("{before}/var/tmp/<TMP>{}", &after[name..]));
+            }
+            None => out.push_str(line),
+        }
+    }
+    out
 }
