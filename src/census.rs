@@ -7,6 +7,8 @@ use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded, system};
 use crate::template::Installed;
 use crate::template::installed::{FEATURES, MARKER};
 
+/// The feature that tells until when a template's system is maintained.
+const END_OF_LIFE: &str = "os-eol";
 /// How many reads are under way at a time.
 const AT_A_TIME: usize = 8;
 
@@ -110,6 +112,13 @@ pub async fn disk_usage(api: &dyn AdminApi, qubes: &[&str]) -> Vec<u64> {
         })
     };
     bounded(AT_A_TIME, qubes.iter().map(|qube| one(*qube)).collect()).await
+}
+
+/// The last day on which each of these templates is maintained; empty where that is not known.
+pub async fn end_of_life(api: &dyn AdminApi, qubes: &[&str]) -> Vec<String> {
+    let days = read(api, qubes.iter().map(|qube| (*qube, END_OF_LIFE)).collect()).await;
+    let is_day = |day: &String| day.len() == 10 && day.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    days.into_iter().map(|day| day.ok().flatten().filter(is_day).unwrap_or_default()).collect()
 }
 
 async fn read(api: &dyn AdminApi, wanted: Vec<(&str, &str)>) -> Vec<Result<Option<String>, CallError>> {

@@ -28,6 +28,8 @@ pub struct Wanted {
     pub all_versions: bool,
     /// Everything that is known, not only name, build and repository.
     pub details: bool,
+    /// Until when an installed template's system is maintained.
+    pub end_of_life: bool,
 }
 
 /// A group of a listing.
@@ -50,6 +52,8 @@ pub struct Entry {
     pub template: Installed,
     /// Bytes that it takes or that the download has; known only where details were asked for.
     pub size: u64,
+    /// The last day on which the installed system is maintained, where that is known and was asked for.
+    pub end_of_life: String,
 }
 
 /// A listing.
@@ -125,7 +129,21 @@ pub async fn run(api: &dyn AdminApi, catalogue: &Catalogue<'_>, wanted: &Wanted)
             entries.iter_mut().zip(sizes).for_each(|(entry, size)| entry.size = size);
         }
     }
+    if wanted.end_of_life {
+        for (_, entries) in groups.iter_mut().filter(|(s, _)| matches!(s, Status::Installed | Status::Extra))
+        {
+            let names: Vec<&str> = entries.iter().map(|entry| entry.template.name.as_str()).collect();
+            let days = census::end_of_life(api, &names).await;
+            entries.iter_mut().zip(days).for_each(|(entry, day)| entry.end_of_life = day);
+        }
+    }
     let mut warnings = census.warnings;
+    let extras = groups.iter().any(|(status, _)| *status == Status::Extra);
+    if extras && offers.is_empty() {
+        warnings.push(
+            "Warning: the enabled repositories have none of these; extra means no more than that".to_owned(),
+        );
+    }
     if groups.is_empty() {
         warnings.extend(remarks.iter().map(|line| format!("[Qrexec] {line}")));
     }
@@ -161,7 +179,7 @@ fn groups(wanted: &Wanted, offers: &[Offer], installed: &[Installed]) -> Vec<(St
         }
     };
     let here = |keep: &dyn Fn(&Installed) -> bool| {
-        let entry = |t: &&Installed| Entry { template: (*t).clone(), size: 0 };
+        let entry = |t: &&Installed| Entry { template: (*t).clone(), ..Entry::default() };
         meant.iter().filter(|template| keep(template)).map(entry).collect()
     };
     let there = |keep: &dyn Fn(&Offer) -> bool| {
@@ -193,7 +211,7 @@ impl From<&Offer> for Entry {
             summary: offer.summary.clone(),
             description: offer.description.clone(),
         };
-        Self { template, size: offer.download_size }
+        Self { template, size: offer.download_size, ..Self::default() }
     }
 }
 

@@ -64,7 +64,7 @@ pub async fn run(
     let census = async { Ok::<_, Failure>(census::take(api, Fields::Texts).await?) };
     let (found, census) = tokio::try_join!(catalogue.search(None), census)?;
     let mut pool: Vec<Entry> = found.reply.offers.iter().map(Entry::from).collect();
-    pool.extend(census.templates.into_iter().map(|template| Entry { template, size: 0 }));
+    pool.extend(census.templates.into_iter().map(|template| Entry { template, ..Entry::default() }));
     Ok(Hits { groups: matches(newest(pool), words, scope), warnings: census.warnings })
 }
 
@@ -180,7 +180,7 @@ mod tests {
             description: text(description),
             ..Installed::default()
         };
-        Entry { template, size: 0 }
+        Entry { template, ..Entry::default() }
     }
 
     fn search(words: &[&str], scope: Scope) -> Vec<String> {

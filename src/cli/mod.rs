@@ -10,6 +10,7 @@ pub mod docs;
 pub mod exit;
 pub mod format;
 pub mod help;
+pub mod marks;
 pub mod output;
 pub mod release;
 pub mod reporter;

@@ -93,6 +93,9 @@ pub fn listing_json(listing: &Listing, details: bool) -> Value {
         put("version", json!(template.version));
         put("release", json!(template.release));
         put("repository", json!(template.repo));
+        if !entry.end_of_life.is_empty() {
+            put("end_of_life", json!(entry.end_of_life));
+        }
         if details {
             put("size", json!(entry.size));
             for (key, value) in
@@ -275,7 +278,7 @@ mod tests {
             ..Installed::default()
         };
         Listing {
-            groups: vec![(Status::Installed, vec![Entry { template, size: 1536 }])],
+            groups: vec![(Status::Installed, vec![Entry { template, size: 1536, ..Entry::default() }])],
             warnings: Vec::new(),
         }
     }

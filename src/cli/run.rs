@@ -11,7 +11,7 @@ use super::exit::Status;
 use super::output::{self, Form};
 use super::reporter::Terminal;
 use super::table::{Command, Opt};
-use super::{docs, help};
+use super::{docs, help, marks};
 use crate::admin;
 use crate::cancel::Cancel;
 use crate::catalogue::{Catalogue, Sources};
@@ -129,6 +129,8 @@ impl Run<'_> {
         let has = |opt| self.typed.has(opt);
         let chosen = [Opt::Installed, Opt::Available, Opt::Extras, Opt::Upgrades].into_iter().any(has);
         let all = has(Opt::All) || !chosen;
+        let machine = has(Opt::MachineReadable) || has(Opt::MachineReadableJson) || has(Opt::Json);
+        let on_terminal = std::io::stdout().is_terminal() && !machine && !details;
         let wanted = Wanted {
             specs: self.specs()?,
             installed: all || has(Opt::Installed),
@@ -137,6 +139,7 @@ impl Run<'_> {
             upgrades: has(Opt::Upgrades),
             all_versions: has(Opt::AllVersions),
             details,
+            end_of_life: on_terminal || has(Opt::Json),
         };
         let (api, sources) = (admin::connect(), self.sources());
         let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
@@ -152,7 +155,12 @@ impl Run<'_> {
         } else {
             Form::Human
         };
-        let text = output::listing(&listing, details, form);
+        let text = if on_terminal {
+            let today = jiff::Zoned::now().date().to_string();
+            marks::listing(&listing, &today, marks::colored(self.settings.color.value))
+        } else {
+            output::listing(&listing, details, form)
+        };
         Ok(Done { text, json: output::listing_json(&listing, details), warnings: listing.warnings })
     }
 
@@ -330,7 +338,10 @@ fn tell(failure: &Failure, verbose: bool, json: bool) {
 /// The text of a failure with its causes; in full where somebody wants to know everything.
 fn shown(failure: &Failure, verbose: bool) -> String {
     match failure {
-        Failure::Failed(error) if verbose => format!("{error:?}"),
+        Failure::Failed(error) if verbose => {
+            let causes = error.chain().skip(1).map(|cause| format!("\n  because: {cause}"));
+            format!("{error}{}", causes.collect::<String>())
+        }
         Failure::Failed(error) => format!("{error:#}"),
         other => other.to_string(),
     }

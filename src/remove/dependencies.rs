@@ -3,6 +3,7 @@
 //! A value that nobody set counts for nothing, since dom0 lets it fall back by itself; a property that cannot be read counts as not
 //! there. A qube does not depend on itself.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::admin::system::{self, Property, Qube};
@@ -24,8 +25,10 @@ pub const GLOBALS: [&str; 8] = [
 pub const PROPERTIES: [&str; 6] =
     ["template", "netvm", "guivm", "audiovm", "default_dispvm", "management_dispvm"];
 
-/// How many reads are under way at a time.
+/// How many qubes are asked at a time.
 const AT_A_TIME: usize = 8;
+/// After so many refusals nobody is asked any more.
+const MAX_DENIED: usize = 3;
 
 /// All qubes and what they name.
 #[derive(Clone, Debug, Default)]
@@ -55,26 +58,19 @@ impl System {
     pub async fn read(api: &dyn AdminApi) -> Result<Self, CallError> {
         let qubes = system::list(api).await?;
         let mut own = Self { qubes, ..Self::default() };
-        let globals = GLOBALS.iter().map(|name| -> Pending<'_, _> { Box::pin(system::property(api, name)) });
-        let globals = bounded(AT_A_TIME, globals.collect()).await;
-        for (name, answer) in GLOBALS.into_iter().zip(globals) {
-            if let Some(property) = readable(answer)? {
+        let reader = Reader { api, denied: Cell::new(0) };
+        for name in GLOBALS {
+            if let Some(property) = reader.ask(|| system::property(api, name)).await? {
                 own.globals.insert(name, property.value);
             }
         }
-        let places: Vec<(&str, &'static str)> =
-            own.qubes.iter().flat_map(|qube| PROPERTIES.map(|name| (qube.name.as_str(), name))).collect();
-        let one = |(qube, name)| -> Pending<'_, Result<Property, CallError>> {
-            Box::pin(async move { QubeApi::new(api, qube).property(name).await })
-        };
-        let answers = bounded(AT_A_TIME, places.iter().map(|place| one(*place)).collect()).await;
-        let mut properties = BTreeMap::new();
-        for ((qube, name), answer) in places.into_iter().zip(answers) {
-            if let Some(property) = readable(answer)?.filter(|property| !property.is_default) {
-                properties.insert((qube.to_owned(), name), property.value);
+        let each = own.qubes.iter().map(|qube| -> Pending<'_, _> { Box::pin(reader.properties(&qube.name)) });
+        let answers = bounded(AT_A_TIME, each.collect()).await;
+        for (qube, answer) in own.qubes.iter().zip(answers) {
+            for (name, property) in answer?.into_iter().filter(|(_, property)| !property.is_default) {
+                own.properties.insert((qube.name.clone(), name), property.value);
             }
         }
-        own.properties = properties;
         Ok(own)
     }
 
@@ -109,13 +105,46 @@ impl System {
     }
 }
 
-/// A property, or `None` where dom0 does not tell it.
-fn readable(answer: Result<Property, CallError>) -> Result<Option<Property>, CallError> {
-    match answer {
-        Ok(property) => Ok(Some(property)),
-        Err(CallError::Denied(_) | CallError::Api { .. } | CallError::Empty(_) | CallError::Malformed(_)) => {
-            Ok(None)
+/// Asks until it has been refused too often: every refusal shows a notification in dom0.
+struct Reader<'a> {
+    api: &'a dyn AdminApi,
+    denied: Cell<usize>,
+}
+
+impl Reader<'_> {
+    /// A property, or `None` where dom0 does not tell it.
+    async fn ask<F>(&self, call: impl FnOnce() -> F) -> Result<Option<Property>, CallError>
+    where
+        F: Future<Output = Result<Property, CallError>>,
+    {
+        if self.denied.get() >= MAX_DENIED && !self.api.may_probe() {
+            return Ok(None);
         }
-        Err(broken) => Err(broken),
+        match call().await {
+            Ok(property) => Ok(Some(property)),
+            Err(error) if error.is_denied() => {
+                self.denied.set(self.denied.get() + 1);
+                Ok(None)
+            }
+            Err(CallError::Api { .. } | CallError::Empty(_) | CallError::Malformed(_)) => Ok(None),
+            Err(broken) => Err(broken),
+        }
+    }
+
+    /// What one qube names; a refusal stands for all of its properties.
+    async fn properties(&self, qube: &str) -> Result<Vec<(&'static str, Property)>, CallError> {
+        let mut found = Vec::new();
+        for name in PROPERTIES {
+            let denied = self.denied.get();
+            let api = self.api;
+            if let Some(property) =
+                self.ask(|| async move { QubeApi::new(api, qube).property(name).await }).await?
+            {
+                found.push((name, property));
+            } else if self.denied.get() > denied {
+                break;
+            }
+        }
+        Ok(found)
     }
 }
