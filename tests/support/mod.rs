@@ -4,4 +4,5 @@
 
 pub mod packages;
 pub mod programs;
+pub mod sandbox;
 pub mod web;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::sandbox::qrexec::recorder::RECORD_TO;
-use crate::sandbox::view::{self, Command, HOST, View};
+use crate::sandbox::qrexec::recorder::{REAL_CLIENT, RECORD_TO};
+use crate::sandbox::view::{self, Command, View};
 
 /// `qubes-sandbox record`
 #[derive(Debug, Args)]
@@ -48,12 +48,17 @@ impl Record {
         File::options().append(true).open(&output).context("opening the recording")?;
         let mut words = self.command.into_iter();
         let program = words.next().context("there is no command")?;
-        let place = Path::new(HOST).join(output.strip_prefix("/").unwrap_or(&output));
-        let environment = vec![(RECORD_TO.into(), place.into_os_string())];
+        let on_host = |path: &Path| view::host().join(path.strip_prefix("/").unwrap_or(path));
+        let environment = vec![
+            (RECORD_TO.into(), on_host(&output).into_os_string()),
+            (REAL_CLIENT.into(), on_host(Path::new(CLIENT)).into_os_string()),
+        ];
+        let left = on_host(stage.path());
         let done =
             view::run(&view, &Command { program, arguments: words.collect(), elsewhere: false, environment });
         // The directory was the view's root here; on the host it is empty again and can go.
-        let _ = fs::remove_dir(Path::new(HOST).join(stage.keep().strip_prefix("/").unwrap_or(Path::new(""))));
+        let _ = fs::remove_dir(left);
+        drop(stage.keep());
         done
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -13,17 +13,22 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::wire::to_text;
-use crate::sandbox::view::HOST;
 
 /// The variable that says where the recording is.
 pub const RECORD_TO: &str = "QUBES_SANDBOX_RECORD_TO";
+
+/// The variable that says where the real program is.
+pub const REAL_CLIENT: &str = "QUBES_SANDBOX_REAL_CLIENT";
 
 /// How much of each stream is kept.
 const KEPT: usize = 1 << 20;
 
 /// Calls the real program and adds a line to the recording; `arguments` starts with our name.
 pub fn run(arguments: &[OsString], recording: &Path) -> Result<u8> {
-    let mut child = Command::new(Path::new(HOST).join("usr/bin/qrexec-client-vm"))
+    let real = std::env::var_os(REAL_CLIENT).context("finding the real qrexec-client-vm")?;
+    let mut child = Command::new(real)
+        .env_remove(RECORD_TO)
+        .arg0("qrexec-client-vm")
         .args(arguments.iter().skip(1))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

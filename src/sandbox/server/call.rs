@@ -97,7 +97,9 @@ impl Server {
         let _open = self.open_calls.one(&allowed.service);
         let source = entry.source.clone();
         let line = Line::new(control, streams, &allowed.service, faults);
-        line.kill(faults, |action| matches!(action, Action::KillBefore(_)));
+        if line.kill(faults, |action| matches!(action, Action::KillBefore(_))) {
+            return self.finish(entry, &line, None, faults);
+        }
         let done = match self.instead(&line, faults, &allowed.service, &allowed.arg, &allowed.requested) {
             Some(status) => Some(status),
             None if allowed.to == "dom0" => {
@@ -189,7 +191,8 @@ pub(super) struct Line {
     pub(super) streams: Streams,
     pub(super) inward: Tap,
     pub(super) outward: Tap,
-    client: Option<Pid>,
+    /// The program that made the call, and the process that started it, as long as it had not been killed.
+    victims: [Option<Pid>; 2],
 }
 
 impl Line {
@@ -197,13 +200,15 @@ impl Line {
     pub(super) fn new(control: &UnixStream, streams: Streams, service: &str, faults: &[Action]) -> Self {
         let client = getsockopt(control, PeerCredentials).ok().map(|peer| Pid::from_raw(peer.pid()));
         let kept = if service.starts_with("admin.vm.volume.Import") { KEPT_OF_IMPORT } else { KEPT };
-        let victim = |victim| client.and_then(|client| process(client, victim));
+        let victims =
+            [Victim::Client, Victim::Caller].map(|victim| client.and_then(|client| process(client, victim)));
+        let victim = |victim| victims[usize::from(victim == Victim::Caller)];
         Self {
-            inward: Tap::new(kept, Direction::In, faults, victim),
-            outward: Tap::new(KEPT_OF_REPLY, Direction::Out, faults, victim),
+            inward: Tap::new(kept, (Direction::In, false), faults, victim),
+            outward: Tap::new(KEPT_OF_REPLY, (Direction::Out, service.starts_with("admin.")), faults, victim),
             control: control.try_clone().unwrap_or_else(|_| dead_stream()),
             streams,
-            client,
+            victims,
         }
     }
 
@@ -219,16 +224,19 @@ impl Line {
         Outlet { stream, tap: self.outward.clone() }
     }
 
-    /// Kills the processes that faults of one kind mean.
-    pub(super) fn kill(&self, faults: &[Action], kind: impl Fn(&Action) -> bool) {
+    /// Kills the processes that faults of one kind mean. Says whether there were any.
+    pub(super) fn kill(&self, faults: &[Action], kind: impl Fn(&Action) -> bool) -> bool {
+        let mut killed = false;
         for action in faults.iter().filter(|action| kind(action)) {
             if let Action::KillBefore(victim) | Action::KillAfter(victim) = action
-                && let Some(pid) = self.client.and_then(|client| process(client, *victim))
+                && let Some(pid) = self.victims[usize::from(*victim == Victim::Caller)]
             {
                 // It may have ended by itself.
                 let _ = kill(pid, Signal::SIGKILL);
+                killed = true;
             }
         }
+        killed
     }
 
     /// Whether the program that made the call has gone: it says nothing after its first frame until it closes.

@@ -84,6 +84,9 @@ impl Server {
             }
         };
         kill_for(true);
+        if faults.iter().any(|action| matches!(action, Action::KillBefore(_))) {
+            return self.log.add(&entry);
+        }
         entry.allowed = true;
         entry.to = Some("dom0".to_owned());
         entry.payload = to_text(frame.get(end + 1..).unwrap_or_default());
@@ -225,7 +228,9 @@ impl Server {
         let Some(streams) = self.agents.streams(token) else { return };
         let _open = self.open_calls.one(&call.service);
         let line = Line::new(control, streams, &call.service, &faults);
-        line.kill(&faults, |action| matches!(action, Action::KillBefore(_)));
+        if line.kill(&faults, |action| matches!(action, Action::KillBefore(_))) {
+            return self.finish(entry, &line, None, &faults);
+        }
         let done = self.instead(&line, &faults, &call.service, &call.arg, &target).or_else(|| run(&line));
         line.kill(&faults, |action| matches!(action, Action::KillAfter(_)));
         self.finish(entry, &line, done, &faults);

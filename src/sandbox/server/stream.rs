@@ -40,7 +40,7 @@ impl Tap {
     /// A direction that keeps so many bytes of its beginning. `kill` says which process a fault means.
     pub(super) fn new(
         keep: usize,
-        direction: Direction,
+        (direction, at_first_byte): (Direction, bool),
         faults: &[Action],
         victim: impl Fn(super::faults::Victim) -> Option<Pid>,
     ) -> Self {
@@ -52,6 +52,10 @@ impl Tap {
             }
             Action::KillAt { victim: v, direction: d, at } if *d == direction => {
                 victim(*v).map(|pid| (*at, Event::Kill(pid)))
+            }
+            // What an answer of dom0 tells has happened: its first byte is the last moment before it is told.
+            Action::KillAfter(v) if at_first_byte && direction == Direction::Out => {
+                victim(*v).map(|pid| (0, Event::Kill(pid)))
             }
             _ => None,
         };
@@ -186,7 +190,7 @@ mod tests {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         ours.write_all(bytes).unwrap();
         drop(ours);
-        let tap = Tap::new(4, Direction::In, faults, |_| None);
+        let tap = Tap::new(4, (Direction::In, false), faults, |_| None);
         let mut inlet = Inlet { stream: theirs, tap: tap.clone() };
         let mut arrived = Vec::new();
         inlet.read_to_end(&mut arrived).unwrap();

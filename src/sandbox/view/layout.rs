@@ -15,23 +15,23 @@ use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chroot, pivot_root};
 
-use super::{HOST, PRIVATE, SPACE, View, accounts, namespaces};
+use super::{PRIVATE, SPACE, View, accounts, namespaces};
 
 /// Builds the view and makes it this process's root.
-pub(super) fn build(view: &View) -> Result<()> {
-    let tree = plan(view)?;
+pub(super) fn build(view: &View, host: &Host) -> Result<()> {
+    let tree = host.plan(view)?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(namespaces::forbidden)?;
     let options = Some("mode=0755");
     mount(Some("qube"), &view.stage, Some("tmpfs"), MsFlags::empty(), options)
         .map_err(namespaces::forbidden)?;
-    switch_root(&view.stage)?;
-    lay(&tree, Path::new("/"), 0)?;
+    host.switch_root(&view.stage)?;
+    host.lay(&tree, Path::new("/"), 0)?;
     if let Some(size) = view.space {
         limit_space(size)?;
     }
     for (from, to) in &view.binds {
-        let from = on_host(from);
+        let from = host.path(from);
         if from.is_dir() {
             fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
         }
@@ -40,9 +40,20 @@ pub(super) fn build(view: &View) -> Result<()> {
     Ok(())
 }
 
-/// Where a path of the host is in the view.
-pub(super) fn on_host(path: &Path) -> PathBuf {
-    Path::new(HOST).join(path.strip_prefix("/").unwrap_or(path))
+/// Where the host's root is in the view.
+#[derive(Debug)]
+pub(super) struct Host(PathBuf);
+
+impl Host {
+    /// The place for a view that this process makes.
+    pub(super) fn new() -> Self {
+        Self(super::host())
+    }
+
+    /// Where a path of the host is in the view.
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
 }
 
 /// What is at a place of the view instead of what the host has there.
@@ -58,63 +69,131 @@ enum Place {
     Open(BTreeMap<OsString, Place>),
 }
 
-/// Everything that differs from the host.
-fn plan(view: &View) -> Result<Place> {
-    let mut tree = Place::Open(BTreeMap::new());
-    if let Some(files) = &view.files {
-        plan_qube(&mut tree, files, &view.qube)?;
-    }
-    for (path, program) in &view.programs {
-        put(&mut tree, path, Place::Link(on_host(program)));
-    }
-    for (_, to) in &view.binds {
-        if let Some(parent) = to.parent().filter(|parent| !parent.exists()) {
-            put(&mut tree, parent, Place::Open(BTreeMap::new()));
+impl Host {
+    /// Everything that differs from the host.
+    fn plan(&self, view: &View) -> Result<Place> {
+        let mut tree = Place::Open(BTreeMap::new());
+        if let Some(files) = &view.files {
+            self.plan_qube(&mut tree, files, &view.qube)?;
         }
+        for (path, program) in &view.programs {
+            put(&mut tree, path, Place::Link(self.path(program)));
+        }
+        for (_, to) in &view.binds {
+            if let Some(parent) = to.parent().filter(|parent| !parent.exists()) {
+                put(&mut tree, parent, Place::Open(BTreeMap::new()));
+            }
+        }
+        Ok(tree)
     }
-    Ok(tree)
-}
 
-/// What makes a qube of it.
-fn plan_qube(tree: &mut Place, files: &Path, qube: &str) -> Result<()> {
-    overlay(tree, files, Path::new("/"))?;
-    for path in PRIVATE {
-        let own = files.join(path.trim_start_matches('/'));
-        fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
-        put(tree, Path::new(path), Place::Mounted(on_host(&own)));
-    }
-    for (path, content) in [
-        ("/etc/passwd", accounts::passwd()),
-        ("/etc/group", accounts::group()),
-        ("/etc/hostname", format!("{qube}\n").into_bytes()),
-    ] {
-        if !files.join(path.trim_start_matches('/')).exists() {
-            put(tree, Path::new(path), Place::Content(content));
+    /// What makes a qube of it.
+    fn plan_qube(&self, tree: &mut Place, files: &Path, qube: &str) -> Result<()> {
+        self.overlay(tree, files, Path::new("/"))?;
+        for path in PRIVATE {
+            let own = files.join(path.trim_start_matches('/'));
+            fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
+            put(tree, Path::new(path), Place::Mounted(self.path(&own)));
         }
+        for (path, content) in [
+            ("/etc/passwd", accounts::passwd()),
+            ("/etc/group", accounts::group()),
+            ("/etc/hostname", format!("{qube}\n").into_bytes()),
+        ] {
+            if !files.join(path.trim_start_matches('/')).exists() {
+                put(tree, Path::new(path), Place::Content(content));
+            }
+        }
+        put(tree, Path::new("/var/run"), Place::Link("/run".into()));
+        Ok(())
     }
-    put(tree, Path::new("/var/run"), Place::Link("/run".into()));
-    Ok(())
-}
 
-/// Lays the files of a qube over the host's.
-fn overlay(tree: &mut Place, own: &Path, inside: &Path) -> Result<()> {
-    let entries = fs::read_dir(own).with_context(|| format!("reading {}", own.display()))?;
-    for entry in entries {
-        let entry = entry.with_context(|| format!("reading {}", own.display()))?;
-        let (own, inside) = (entry.path(), inside.join(entry.file_name()));
-        if inside.to_str().is_some_and(|path| PRIVATE.contains(&path)) {
-            continue;
+    /// Lays the files of a qube over the host's.
+    fn overlay(&self, tree: &mut Place, own: &Path, inside: &Path) -> Result<()> {
+        let entries = fs::read_dir(own).with_context(|| format!("reading {}", own.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("reading {}", own.display()))?;
+            let (own, inside) = (entry.path(), inside.join(entry.file_name()));
+            if inside.to_str().is_some_and(|path| PRIVATE.contains(&path)) {
+                continue;
+            }
+            // A directory that the host has too keeps what the host has in it.
+            if own.is_dir() && !own.is_symlink() && inside.is_dir() {
+                self.overlay(tree, &own, &inside)?;
+            } else if own.is_symlink() {
+                put(tree, &inside, Place::Link(fs::read_link(&own).context("reading a link")?));
+            } else {
+                put(tree, &inside, Place::Mounted(self.path(&own)));
+            }
         }
-        // A directory that the host has too keeps what the host has in it.
-        if own.is_dir() && !own.is_symlink() && inside.is_dir() {
-            overlay(tree, &own, &inside)?;
-        } else if own.is_symlink() {
-            put(tree, &inside, Place::Link(fs::read_link(&own).context("reading a link")?));
-        } else {
-            put(tree, &inside, Place::Mounted(on_host(&own)));
+        Ok(())
+    }
+
+    /// Makes `stage` the root and puts the old one in it.
+    fn switch_root(&self, stage: &Path) -> Result<()> {
+        let host = stage.join(self.0.strip_prefix("/").unwrap_or(&self.0));
+        fs::create_dir(&host).context("making a place for the host's root")?;
+        if pivot_root(stage, &host).is_err() {
+            // The root of a chroot or of an initramfs cannot be exchanged.
+            let none: Option<&str> = None;
+            mount(Some("/"), &host, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+                .map_err(namespaces::forbidden)?;
+            chroot(stage).context("changing the root")?;
+        }
+        std::env::set_current_dir("/").context("going to the new root")
+    }
+
+    fn lay(&self, place: &Place, at: &Path, depth: usize) -> Result<()> {
+        match place {
+            Place::Mounted(from) => {
+                if from.is_dir() {
+                    fs::create_dir_all(at).with_context(|| format!("making {}", at.display()))?;
+                }
+                attach(from, at)
+            }
+            Place::Link(to) => symlink(to, at).with_context(|| format!("linking {}", at.display())),
+            Place::Content(bytes) => {
+                fs::write(at, bytes).with_context(|| format!("writing {}", at.display()))
+            }
+            Place::Open(entries) => {
+                if depth > 0 {
+                    fs::create_dir_all(at).with_context(|| format!("making {}", at.display()))?;
+                }
+                self.take_over(entries, at, depth)?;
+                entries.iter().try_for_each(|(name, place)| self.lay(place, &at.join(name), depth + 1))
+            }
         }
     }
-    Ok(())
+
+    /// Puts what the host has in an open directory there, but for what is replaced.
+    fn take_over(&self, replaced: &BTreeMap<OsString, Place>, at: &Path, depth: usize) -> Result<()> {
+        let host = self.path(at);
+        let entries = match fs::read_dir(&host) {
+            Ok(entries) => entries,
+            // A directory that the host lacks, or that it does not show to this user, has nothing to take over.
+            Err(_) => return Ok(()),
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if replaced.contains_key(&name) || at.join(&name) == self.0 {
+                continue;
+            }
+            let (from, to) = (entry.path(), at.join(&name));
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_symlink() {
+                let target = fs::read_link(&from).with_context(|| format!("reading {}", from.display()))?;
+                symlink(target, &to).with_context(|| format!("linking {}", to.display()))?;
+            } else if depth > 1 {
+                symlink(&from, &to).with_context(|| format!("linking {}", to.display()))?;
+            } else {
+                if kind.is_dir() {
+                    fs::create_dir(&to).with_context(|| format!("making {}", to.display()))?;
+                }
+                attach(&from, &to)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn put(tree: &mut Place, path: &Path, place: Place) {
@@ -131,70 +210,6 @@ fn put(tree: &mut Place, path: &Path, place: Place) {
     if let Place::Open(entries) = at {
         entries.insert(last.to_owned(), place);
     }
-}
-
-/// Makes `stage` the root and puts the old one at [`HOST`] in it.
-fn switch_root(stage: &Path) -> Result<()> {
-    let host = stage.join(HOST.trim_start_matches('/'));
-    fs::create_dir(&host).context("making a place for the host's root")?;
-    if pivot_root(stage, &host).is_err() {
-        // The root of a chroot or of an initramfs cannot be exchanged.
-        let none: Option<&str> = None;
-        mount(Some("/"), &host, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
-            .map_err(namespaces::forbidden)?;
-        chroot(stage).context("changing the root")?;
-    }
-    std::env::set_current_dir("/").context("going to the new root")
-}
-
-fn lay(place: &Place, at: &Path, depth: usize) -> Result<()> {
-    match place {
-        Place::Mounted(from) => {
-            if from.is_dir() {
-                fs::create_dir_all(at).with_context(|| format!("making {}", at.display()))?;
-            }
-            attach(from, at)
-        }
-        Place::Link(to) => symlink(to, at).with_context(|| format!("linking {}", at.display())),
-        Place::Content(bytes) => fs::write(at, bytes).with_context(|| format!("writing {}", at.display())),
-        Place::Open(entries) => {
-            if depth > 0 {
-                fs::create_dir_all(at).with_context(|| format!("making {}", at.display()))?;
-            }
-            take_over(entries, at, depth)?;
-            entries.iter().try_for_each(|(name, place)| lay(place, &at.join(name), depth + 1))
-        }
-    }
-}
-
-/// Puts what the host has in an open directory there, but for what is replaced.
-fn take_over(replaced: &BTreeMap<OsString, Place>, at: &Path, depth: usize) -> Result<()> {
-    let host = on_host(at);
-    let entries = match fs::read_dir(&host) {
-        Ok(entries) => entries,
-        // A directory that the host lacks, or that it does not show to this user, has nothing to take over.
-        Err(_) => return Ok(()),
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if replaced.contains_key(&name) || (depth == 0 && Path::new("/").join(&name) == Path::new(HOST)) {
-            continue;
-        }
-        let (from, to) = (entry.path(), at.join(&name));
-        let Ok(kind) = entry.file_type() else { continue };
-        if kind.is_symlink() {
-            let target = fs::read_link(&from).with_context(|| format!("reading {}", from.display()))?;
-            symlink(target, &to).with_context(|| format!("linking {}", to.display()))?;
-        } else if depth > 1 {
-            symlink(&from, &to).with_context(|| format!("linking {}", to.display()))?;
-        } else {
-            if kind.is_dir() {
-                fs::create_dir(&to).with_context(|| format!("making {}", to.display()))?;
-            }
-            attach(&from, &to)?;
-        }
-    }
-    Ok(())
 }
 
 /// Mounts a file or a directory, with what is mounted below it, at a place.

@@ -28,8 +28,16 @@ use serde::{Deserialize, Serialize};
 
 pub use stage::{become_user, inside, run, step};
 
-/// Where the host's root is in a view.
-pub const HOST: &str = "/.host";
+/// Where the host's root will be in a view that this process makes: `/.host`, and beside it where this is a view itself.
+#[must_use]
+pub fn host() -> PathBuf {
+    let name = |number: usize| if number == 0 { "/.host".to_owned() } else { format!("/.host{number}") };
+    let mut number = 0;
+    while PathBuf::from(name(number)).exists() {
+        number += 1;
+    }
+    name(number).into()
+}
 
 /// Names of the hidden commands.
 pub const INSIDE: &str = "step-inside";

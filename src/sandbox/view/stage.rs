@@ -15,22 +15,23 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::sethostname;
 
-use super::layout::{build, on_host};
+use super::layout::{Host, build};
 use super::supervise::Supervisor;
-use super::{BECOME, Command, HOST, INSIDE, VIEW, View, namespaces};
+use super::{BECOME, Command, INSIDE, VIEW, View, namespaces};
 
 /// Runs a command in a view and waits for it: its exit status. This process must have one thread, and stays in the
 /// view.
 pub fn run(view: &View, command: &Command) -> Result<u8> {
     let program = std::env::current_exe().context("finding this program")?;
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let own_number = process::id();
+    let own_number = process::id().to_string();
+    let host = Host::new();
     let supervisor = Supervisor::new()?;
     namespaces::enter()?;
-    build(view).with_context(|| format!("showing the world as {} sees it", view.qube))?;
-    let mut inside = process::Command::new(on_host(&program));
-    inside.arg(INSIDE).arg(own_number.to_string()).arg(view.uid.to_string());
-    inside.arg(program_path(&command.program, &here)).args(&command.arguments);
+    build(view, &host).with_context(|| format!("showing the world as {} sees it", view.qube))?;
+    let mut inside = process::Command::new(host.path(&program));
+    inside.arg(INSIDE).arg(host.path(&Path::new("/proc").join(own_number))).arg(view.uid.to_string());
+    inside.arg(program_path(&command.program, &here, &host)).args(&command.arguments);
     let (home, name) = if view.uid == 0 { ("/root", "root") } else { ("/home/user", "user") };
     if view.files.is_some() {
         sethostname(&view.qube).context("setting the host name")?;
@@ -40,7 +41,7 @@ pub fn run(view: &View, command: &Command) -> Result<u8> {
         inside.env_remove("TMPDIR").env_remove("XDG_RUNTIME_DIR").env_remove("QREXEC_REMOTE_DOMAIN");
     }
     inside.envs(command.environment.iter().map(|(key, value)| (key, value)));
-    inside.current_dir(working_directory(view, &here, home));
+    inside.current_dir(working_directory(view, &here, home, &host));
     let child = inside.spawn().context("starting a process in the qube")?;
     supervisor.wait(&child)
 }
@@ -62,7 +63,7 @@ pub fn inside(arguments: &[OsString]) -> Result<u8> {
     let [parent, uid, program, rest @ ..] = arguments else { bail!("{INSIDE} is not for people") };
     prctl::set_pdeathsig(Signal::SIGKILL).context("binding this process to its parent")?;
     // The parent may have gone before the line above.
-    if !Path::new(HOST).join("proc").join(parent).exists() {
+    if !Path::new(parent).exists() {
         bail!("the process that wanted this command has gone");
     }
     let none: Option<&str> = None;
@@ -98,24 +99,25 @@ fn not_started(program: &OsStr, error: &io::Error) -> u8 {
 }
 
 /// Where a program of the host is in the view: the same place, where that is the same file.
-fn program_path(program: &OsStr, here: &Path) -> PathBuf {
+fn program_path(program: &OsStr, here: &Path, host: &Host) -> PathBuf {
     let path = Path::new(program);
     if !program.as_encoded_bytes().contains(&b'/') {
         return path.to_owned();
     }
     let path = here.join(path);
-    if path.exists() || !on_host(&path).exists() { path } else { on_host(&path) }
+    let on_host = host.path(&path);
+    if path.exists() || !on_host.exists() { path } else { on_host }
 }
 
-fn working_directory(view: &View, here: &Path, home: &str) -> PathBuf {
+fn working_directory(view: &View, here: &Path, home: &str, host: &Host) -> PathBuf {
     let same = |one: &Path, other: &Path| match (fs::metadata(one), fs::metadata(other)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
     };
     let wanted = match &view.directory {
         Some(directory) => directory.clone(),
-        None if same(here, &on_host(here)) => here.to_owned(),
-        None => on_host(here),
+        None if same(here, &host.path(here)) => here.to_owned(),
+        None => host.path(here),
     };
     if wanted.is_dir() { wanted } else { PathBuf::from(home) }
 }
