@@ -18,6 +18,7 @@ pub(super) struct Tap {
     shared: Arc<Shared>,
     /// How much of the beginning is kept.
     keep: usize,
+    is_inward: bool,
     /// What goes wrong, by its place.
     events: Vec<(u64, Event)>,
 }
@@ -62,7 +63,7 @@ impl Tap {
         let mut events: Vec<_> = faults.iter().filter_map(event).collect();
         events.sort_by_key(|(at, _)| *at);
         events.reverse();
-        Self { shared: Arc::default(), keep, events }
+        Self { shared: Arc::default(), keep, is_inward: direction == Direction::In, events }
     }
 
     /// Whether bytes must be looked at on their way.
@@ -103,11 +104,13 @@ impl Tap {
                 Event::Kill(pid) => {
                     // It may have ended by itself.
                     let _ = kill(pid, Signal::SIGKILL);
-                    // What it would have sent is not to arrive.
-                    thread::sleep(Duration::from_millis(50));
                 }
             }
             self.events.pop();
+            if self.is_inward && matches!(event, Event::Kill(_)) {
+                // What it had sent ahead is not to arrive.
+                self.events.push((at, Event::Cut));
+            }
         }
         Some(usize::MAX)
     }

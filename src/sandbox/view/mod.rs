@@ -28,10 +28,13 @@ use serde::{Deserialize, Serialize};
 
 pub use stage::{become_user, inside, run, step};
 
-/// Where the host's root will be in a view that this process makes: `/.host`, and beside it where this is a view itself.
+/// Where the host's root is in a view, as seen from outside all views.
+pub const HOST: &str = "/.host";
+
+/// Where the host's root will be in a view that this process makes: [`HOST`], and beside it where this is a view itself.
 #[must_use]
 pub fn host() -> PathBuf {
-    let name = |number: usize| if number == 0 { "/.host".to_owned() } else { format!("/.host{number}") };
+    let name = |number: usize| if number == 0 { HOST.to_owned() } else { format!("{HOST}{number}") };
     let mut number = 0;
     while PathBuf::from(name(number)).exists() {
         number += 1;
