@@ -173,7 +173,8 @@ fn read_header<S: Source>(source: &mut S) -> Result<[u8; 512], Rejection> {
     }
     let gnu = &header[257..265] == b"ustar  \0";
     let posix = &header[257..265] == b"ustar\x0000";
-    if !(gnu || posix) || (header[156] == b'S' && !gnu) {
+    let known = gnu || (posix && header[156] != b'S');
+    if !known {
         return Err(Rejection::Tar("its header has an unknown form"));
     }
     Ok(header)
@@ -267,7 +268,7 @@ mod tests {
             b"\0\0\0",
             b"12x\0",
             b"9\0",
-            b"7\0001",
+            b"7\x00001",
             b"\xff\xff\xff",
             b"\x80\x01\0\0\0\0\0\0\0\0\0\0",
         ] {

@@ -189,7 +189,7 @@ pub(crate) fn payload_digest(header: &Header) -> Result<(Hash, Vec<u8>), Rejecti
     let number = header.number(PAYLOAD_DIGEST_ALGORITHM).ok().flatten().ok_or(Rejection::NoPayloadDigest)?;
     // rpm computes SHA-256 whatever the number says, so nothing else would be the same package to everybody.
     let hash = Hash::from_number(number).filter(|hash| *hash == Hash::Sha256);
-    let hash = hash.ok_or(Rejection::PayloadDigestKind(u32::try_from(number).unwrap_or(u32::MAX)))?;
+    let hash = hash.ok_or_else(|| Rejection::PayloadDigestKind(u32::try_from(number).unwrap_or(u32::MAX)))?;
     let texts = header.strings(PAYLOAD_DIGEST).map_err(|_| Rejection::NoPayloadDigest)?;
     let [text] = texts[..] else { return Err(Rejection::NoPayloadDigest) };
     let digit = |b: u8| char::from(b).to_digit(16).filter(|_| !b.is_ascii_uppercase());

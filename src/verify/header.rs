@@ -263,7 +263,8 @@ mod tests {
 
     #[test]
     fn refuses_every_other_form() {
-        let cases: [(&str, &[(u32, u32, u32, u32)], &[u8]); 12] = [
+        type Case<'a> = (&'a str, &'a [(u32, u32, u32, u32)], &'a [u8]);
+        let cases: [Case<'_>; 12] = [
             ("gap", &[(1000, STRING, 1, 1)], b"\0a\0"),
             ("overlap", &[(1000, STRING, 0, 1), (1001, STRING, 1, 1)], b"ab\0"),
             ("twice", &[(1000, STRING, 0, 1), (1000, STRING, 2, 1)], b"a\0b\0"),

@@ -229,8 +229,8 @@ impl Certificate {
     }
 
     fn check_subkey(&self, key: &Key, signatures: &[Signature], at: u32, now: u64) -> Result<(), Rejection> {
-        let bound = |s: &Signature, any_hash| {
-            self.primary.made(s, any_hash, |r| {
+        let bound = |s: &Signature, revocation| {
+            self.primary.made(s, revocation, |r| {
                 self.primary.hash_into(r);
                 key.hash_into(r);
             })
@@ -279,8 +279,8 @@ impl Certificate {
     }
 
     fn user_binding<'a>(&self, id: &[u8], signatures: &'a [Signature], now: u64) -> Option<&'a Signature> {
-        let about = |s: &Signature, any_hash| {
-            self.primary.made(s, any_hash, |r| {
+        let about = |s: &Signature, revocation| {
+            self.primary.made(s, revocation, |r| {
                 self.primary.hash_into(r);
                 r.update(&[0xb4]);
                 r.update(&u32::try_from(id.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -363,16 +363,18 @@ impl Key {
         matches!(issuer.len(), 8 | 20) && self.fingerprint.ends_with(issuer)
     }
 
-    /// Whether this key made `signature` over what `about` hashes.
+    /// Whether this key made `signature` over what `about` hashes. A weak hash proves nothing, and disproves nothing
+    /// either: under `revocation`, a signature with one counts if it names this key.
     pub(crate) fn made(
         &self,
         signature: &Signature,
-        any_hash: bool,
+        revocation: bool,
         about: impl FnOnce(&mut Running),
     ) -> bool {
-        let hash =
-            if any_hash { Hash::from_number(u64::from(signature.hash)) } else { signature.strong_hash() };
-        let Some(hash) = hash else { return false };
+        let Some(hash) = signature.strong_hash() else {
+            let named = signature.issuers.iter().all(|issuer| self.is_named(issuer));
+            return revocation && named && !signature.issuers.is_empty();
+        };
         let mut running = hash.start();
         about(&mut running);
         self.made_over(signature, running)

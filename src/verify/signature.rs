@@ -37,7 +37,7 @@ pub struct Signer {
 pub(crate) fn judge(head: &Head, keyring: &Keyring, now: SystemTime) -> Result<Signer, Rejection> {
     let bytes = the_signature(&head.signature)?;
     let signature = read(bytes)?;
-    let hash = signature.strong_hash().ok_or(Rejection::WeakHash(hash_name(signature.hash)))?;
+    let hash = signature.strong_hash().ok_or_else(|| Rejection::WeakHash(hash_name(signature.hash)))?;
     let (certificate, key) = check(&signature, keyring, now)?;
     let mut running = hash.start();
     running.update(&head.signed);
@@ -65,7 +65,7 @@ pub(crate) fn judge_over_both(
     now: SystemTime,
 ) -> Result<(), Rejection> {
     let Some(signature) = older(&head.signature)? else { return Ok(()) };
-    let running = running.ok_or(Rejection::WeakHash(hash_name(signature.hash)))?;
+    let running = running.ok_or_else(|| Rejection::WeakHash(hash_name(signature.hash)))?;
     let (_, key) = check(&signature, keyring, now)?;
     if key.made_over(&signature, running) {
         Ok(())
