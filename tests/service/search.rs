@@ -103,6 +103,23 @@ fn reads_every_packing_of_the_list() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn reads_the_repositories_of_the_builder() -> Result<()> {
+    let root = programs::folder()?;
+    small_repository(root.path())?;
+    let update_vm = UpdateVm::new()?;
+    let repos = repo("r", &root.path().display().to_string());
+    let theirs = update_vm.search("*", &repos)?;
+    fs::remove_dir_all(root.path().join("repodata"))?;
+    programs::success(root.path(), programs::BUILD, ["repo", "."])?;
+    let ours = update_vm.search("*", &format!("{repos}metadata_expire=0\n"))?;
+    assert_eq!((ours.text(), ours.err.as_str()), (theirs.text(), ""));
+    let whole = fs::read(super::rpm(root.path(), "qubes-template-big")?)?;
+    let answer = UpdateVm::new()?.download("qubes-template-big-2:1-1", &repos)?;
+    assert_eq!((answer.rc, answer.out == whole), (0, true), "{}", answer.err);
+    Ok(())
+}
+
 /// Writes repodata with the list of packages packed in another way.
 fn repack(from: &Path, to: &Path, program: &str, package: &str, end: &str) -> Result<()> {
     use std::io::Read as _;
