@@ -36,7 +36,7 @@ impl LogCommand {
                 (Some(to), true) => format!("allowed to {to}"),
                 _ => "DENIED".to_owned(),
             };
-            let exit = entry.exit.map_or("gone".to_owned(), |exit| format!("exit {exit}"));
+            let exit = entry.exit.map_or_else(|| "gone".to_owned(), |exit| format!("exit {exit}"));
             let error =
                 entry.error.map(|(class, message)| format!(" {class}: {message}")).unwrap_or_default();
             let fault = entry.fault.map(|fault| format!(" fault {fault}")).unwrap_or_default();

@@ -85,9 +85,7 @@ impl Policy {
         }
         offers.retain(|offer| {
             let name = offer.trim_start_matches("@dispvm:");
-            !facts
-                .find(name)
-                .is_some_and(|(_, domain)| domain.internal.as_deref().is_some_and(|v| !v.is_empty()))
+            facts.find(name).is_none_or(|(_, domain)| domain.internal.as_deref().is_none_or(str::is_empty))
         });
         offers
     }

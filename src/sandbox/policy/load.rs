@@ -73,7 +73,7 @@ impl Policy {
         files.sort_by(|one, other| one.file_name().cmp(&other.file_name()));
         let mut policy = Self::default();
         for file in files {
-            let base = file.parent().unwrap_or(Path::new("/")).to_owned();
+            let base = file.parent().unwrap_or(&file).to_owned();
             Loader { directories, base: &base, policy: &mut policy, depth: 0 }.file(&file)?;
         }
         Ok(policy)

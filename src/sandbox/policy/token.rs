@@ -27,6 +27,9 @@ impl Place {
     }
 }
 
+/// Makes a token of what follows its prefix.
+type Make = fn(String) -> Token;
+
 /// A word that stands for one qube or for several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
@@ -74,7 +77,7 @@ impl Token {
                 return Ok(token);
             }
         }
-        let prefixed: [(&str, fn(String) -> Self, &[Place]); 4] = [
+        let prefixed: [(&str, Make, &[Place]); 4] = [
             ("@type:", Self::Type, &[Source, Target]),
             ("@tag:", Self::Tag, &[Source, Target]),
             ("@dispvm:", Self::DispVmTemplate, &[Source, Target, Redirect, Intended]),

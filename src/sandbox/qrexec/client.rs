@@ -64,7 +64,7 @@ fn stop(place: &str, error: &io::Error) -> Stop {
 }
 
 fn call(options: &Options) -> Result<u8, Stop> {
-    let socket = options.agent_socket.as_deref().map_or(OsStr::new(AGENT_SOCKET), OsStr::from_bytes);
+    let socket = OsStr::from_bytes(options.agent_socket.as_deref().unwrap_or(AGENT_SOCKET.as_bytes()));
     let socket = Path::new(socket);
     let mut control = UnixStream::connect(socket)
         .map_err(|error| stop("qrexec-client-vm.c:67:connect_unix_socket: connect", &error))?;

@@ -220,7 +220,7 @@ fn check_size(value: &[u8]) -> Result<(), Parsed> {
         size = size.and_then(|size| size.checked_mul(u64::from(base))?.checked_add(u64::from(digit)));
         read += 1;
     }
-    if !size.is_some_and(|size| i32::try_from(size).is_ok()) {
+    if size.is_none_or(|size| i32::try_from(size).is_err()) {
         return Err(Parsed::Logged("qrexec-client-vm.c:175:main: strtoul: Numerical result out of range"));
     }
     if read < digits.len() {

@@ -21,7 +21,7 @@ pub const SOCKET: &str = "/run/qubes/sandbox.sock";
 
 /// Runs the program; `arguments` starts with its name.
 pub fn run(arguments: &[OsString]) -> Result<u8> {
-    let path = arguments.first().map(Path::new).unwrap_or(Path::new(""));
+    let path = arguments.first().map(Path::new).unwrap_or_else(|| Path::new(""));
     let word =
         |word: Option<&OsString>| word.map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     let service = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -66,7 +66,7 @@ enum Place {
     /// A file with this content, forgotten with the view.
     Content(Vec<u8>),
     /// A directory with something else in it.
-    Open(BTreeMap<OsString, Place>),
+    Open(BTreeMap<OsString, Self>),
 }
 
 impl Host {
@@ -168,11 +168,8 @@ impl Host {
     /// Puts what the host has in an open directory there, but for what is replaced.
     fn take_over(&self, replaced: &BTreeMap<OsString, Place>, at: &Path, depth: usize) -> Result<()> {
         let host = self.path(at);
-        let entries = match fs::read_dir(&host) {
-            Ok(entries) => entries,
-            // A directory that the host lacks, or that it does not show to this user, has nothing to take over.
-            Err(_) => return Ok(()),
-        };
+        // A directory that the host lacks, or that it does not show to this user, has nothing to take over.
+        let Ok(entries) = fs::read_dir(&host) else { return Ok(()) };
         for entry in entries.flatten() {
             let name = entry.file_name();
             if replaced.contains_key(&name) || at.join(&name) == self.0 {
