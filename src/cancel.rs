@@ -5,6 +5,7 @@
 
 use std::io;
 
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -20,6 +21,9 @@ impl Cancel {
     /// # Errors
     /// When the handlers cannot be set.
     pub fn on_signals() -> io::Result<Self> {
+        // Whoever started us may have held signals back for himself.
+        let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+        all.into_iter().collect::<SigSet>().thread_unblock()?;
         let (send, receive) = watch::channel(0);
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
             let mut signals = signal(kind)?;

@@ -63,9 +63,13 @@ pub fn lists(files: &TemplateFiles) -> [Option<&[u8]>; 3] {
     [&files.default_menu_items, &files.menu_items, &files.netvm_menu_items].map(Option::as_deref)
 }
 
+/// Features that a template itself asks for when it runs: that nobody wrote them into `template.conf` says nothing.
+const ASKED_BY_GUESTS: [&str; 3] = ["qrexec", "gui", "gui-emulated"];
+
 /// Removes what an older `template.conf` left. Where policy does not grant that, it stays, and we say so.
 async fn remove_stale(transaction: &mut Transaction<'_>) -> Result<(), Failure> {
     let stale: Vec<&str> = TemplateConf::features()
+        .filter(|feature| !ASKED_BY_GUESTS.contains(feature))
         .filter(|feature| transaction.feature_before(feature).is_some() && !transaction.has_set(feature))
         .collect();
     for feature in stale {
@@ -167,7 +171,7 @@ mod tests {
     #[test]
     fn what_only_the_former_version_set_goes() {
         let api = Rc::new(FakeAdmin::with(&[("t", "TemplateVM", "Halted")]));
-        for feature in ["gui", "selinux", "net.fake-ip", "mine", "menu-items"] {
+        for feature in ["gui", "qrexec", "selinux", "net.fake-ip", "mine", "menu-items"] {
             api.qubes.borrow_mut().get_mut("t").unwrap().features.insert(feature.into(), "1".into());
         }
         let files = TemplateFiles { conf: Some(b"gui=1".to_vec()), ..TemplateFiles::default() };

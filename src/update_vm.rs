@@ -69,9 +69,6 @@ pub enum ResolveError {
          help: set one with 'qubes-prefs updatevm NAME' in dom0, or name one with '--updatevm=NAME'"
     )]
     NotSet,
-    /// dom0 does not show such a qube.
-    #[error("the UpdateVM '{0}' does not exist, or this qube may not see it")]
-    Invisible(String),
     /// A call to dom0 failed.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -165,10 +162,11 @@ impl std::fmt::Debug for UpdateQube<'_> {
 }
 
 impl<'a> UpdateQube<'a> {
-    /// Finds the UpdateVM: `option` as given with `--updatevm` (empty: here), else the system's.
+    /// Finds the UpdateVM: `option` as given with `--updatevm` (empty: here), else the system's. Whether there is such a
+    /// qube shows when it is called: to see it in a list would need a right that nothing else needs.
     ///
     /// # Errors
-    /// When there is none, or dom0 does not show it.
+    /// When none is set.
     pub async fn resolve(
         api: &'a dyn AdminApi,
         reporter: &'a dyn Reporter,
@@ -182,9 +180,6 @@ impl<'a> UpdateQube<'a> {
         if name.is_empty() {
             let installed = Path::new(Program::local_service(SEARCH).path()).exists();
             return if installed || option.is_some() { Ok(here(None)) } else { Err(ResolveError::NotSet) };
-        }
-        if !system::list(api).await?.iter().any(|qube| qube.name == name) {
-            return Err(ResolveError::Invisible(displayable(&name, false)));
         }
         Ok(here(Some(name)))
     }
@@ -201,7 +196,9 @@ impl<'a> UpdateQube<'a> {
     fn hint(&self, service: &str, ended: &Ended) -> Option<String> {
         let place = self.name.as_deref().map_or_else(|| "this qube".to_owned(), |name| format!("'{name}'"));
         match ended.status {
-            REFUSED => Some(format!("\nhelp: no policy rule allows {service} to {place}")),
+            REFUSED => Some(format!(
+                "\nhelp: no qrexec policy rule allows {service} to {place}, or there is no such qube"
+            )),
             NO_SERVICE => Some(format!(
                 "\nhelp: {service} is not installed in {place}; the package qubes-core-agent-dom0-updates or \
                  qubes-template-service there provides it"

@@ -1,18 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
-//! `qvm-template-postprocess`: called by the scripts of old template packages and by the original tool.
+//! `qvm-template-postprocess`: called by the scripts of old template packages and by the original tool. The same program
+//! as `qvm-template`, under its other name.
 
 use std::process::ExitCode;
 
-use qvm_template::admin;
-use qvm_template::cancel::Cancel;
-use qvm_template::cli::config::Progress;
-use qvm_template::cli::reporter::Terminal;
-use qvm_template::postprocess::{self, Order};
-use qvm_template::report::{Failure, Message, Reporter};
-use qvm_template::template::TemplateName;
-use qvm_template::template::conf::AllowPv;
+use super::config::Progress;
+use super::reporter::Terminal;
+use crate::admin;
+use crate::cancel::Cancel;
+use crate::postprocess::{self, Order};
+use crate::report::{Failure, Message, Reporter};
+use crate::template::TemplateName;
+use crate::template::conf::AllowPv;
 
-const NAME: &str = "qvm-template-postprocess";
+/// Name of the program.
+pub const NAME: &str = "qvm-template-postprocess";
 const USAGE: &str = "\
 usage: qvm-template-postprocess --really [--skip-start] [--keep-source]
                                 [--no-installed-by-rpm] [--allow-pv]
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     let Ok(terminal) = Terminal::new(Progress::None, true) else { return ExitCode::FAILURE };
-    match run(&args, &terminal) {
+    match carry_out(args, &terminal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             match &failure {
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &[String], terminal: &Terminal) -> Result<(), Failure> {
+fn carry_out(args: &[String], terminal: &Terminal) -> Result<(), Failure> {
     let typed = Typed::parse(args).map_err(Failure::Usage)?;
     let [action, name, directory] = typed.words.as_slice() else {
         let missing = ["action", "name", "dir"].get(typed.words.len()..).unwrap_or_default();
