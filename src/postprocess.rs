@@ -214,7 +214,7 @@ pub async fn pre_remove(api: &dyn AdminApi, reporter: &dyn Reporter, name: &str)
     if used {
         for line in [
             "qvm-template-postprocess: WARNING! Do not use dnf to uninstall templates!",
-            "qvm-template-postprocess: Info: Use qvm-template(1) or Qubes Template Manager GUI to uninstall templates",
+            "qvm-template-postprocess: Info: Use qvm-template(1) or Qubes Template Manager GUI to uninstall templates\n",
         ] {
             reporter.say(&Message::Note(line));
         }

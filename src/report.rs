@@ -54,12 +54,12 @@ impl fmt::Display for Message<'_> {
             Self::Downloading(file) => write!(f, "Downloading '{file}'..."),
             Self::AlreadyThere(path) => write!(f, "'{path}' already exists, skipping..."),
             Self::CheckedAnyway => f.write_str("Warning: --nogpgcheck is ignored for downloaded templates"),
-            Self::Retrying { file, cause } => write!(f, "{cause}\n'{file}' download failed, retrying..."),
+            Self::Retrying { file, cause } => {
+                write!(f, "'{file}' download failed, retrying...\nreason: {cause}")
+            }
             Self::DownloadFailed { file, cause } => {
-                if !cause.is_empty() {
-                    writeln!(f, "{cause}")?;
-                }
-                write!(f, "Error: '{file}' download failed.")
+                write!(f, "Error: '{file}' download failed.")?;
+                if cause.is_empty() { Ok(()) } else { write!(f, "\nreason: {cause}") }
             }
             Self::AlreadyInstalled(name) => write!(
                 f,

@@ -12,6 +12,7 @@ pub mod format;
 pub mod help;
 pub mod marks;
 pub mod output;
+pub mod postprocess;
 pub mod release;
 pub mod reporter;
 pub mod run;

@@ -32,9 +32,9 @@ struct Typed {
     words: Vec<String>,
 }
 
-fn main() -> ExitCode {
-    let args: Vec<String> =
-        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+/// Runs the program with these arguments (without its name).
+#[must_use]
+pub fn run(args: &[String]) -> ExitCode {
     let Ok(terminal) = Terminal::new(Progress::None, true) else { return ExitCode::FAILURE };
     match carry_out(args, &terminal) {
         Ok(()) => ExitCode::SUCCESS,
