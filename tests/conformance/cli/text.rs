@@ -10,7 +10,7 @@
 //! | `<TRACEBACK>` and the exception after it | any lines, or none: there is no interpreter here |
 //! | `Error canonicalizing file: ...` | any line, or none: these are the words of the program that checked the package |
 //! | `Signature verification failed: ...` | the same beginning: after it rpm speaks |
-//! | nothing | a line that begins `help: `: advice, of which the original has none |
+//! | nothing | a line that begins `help: ` or `reason: `: advice and causes, of which the original has none |
 //! | `<TMP>`, `<TIME>`, `<LINE>`, `<NOW>` | a name, a moment, a number |
 //! | `choose from ...` | the same without quotes |
 
@@ -47,7 +47,8 @@ pub fn difference(name: &str, recorded: &str, ours: &str) -> String {
 }
 
 fn lines(text: &str) -> Vec<String> {
-    text.split_terminator('\n').filter(|line| !line.starts_with("help: ")).map(plain).collect()
+    let ours_alone = |line: &&str| line.starts_with("help: ") || line.starts_with("reason: ");
+    text.split_terminator('\n').filter(|line| !ours_alone(line)).map(plain).collect()
 }
 
 /// A line without the quotes that differ between versions of the original's interpreter.
