@@ -129,6 +129,8 @@ struct Job {
     name: TemplateName,
     evr: Evr,
     source: Source,
+    /// Whether it was named, and not only meant by a pattern among others.
+    named: bool,
 }
 
 impl Run<'_, '_> {
@@ -179,7 +181,7 @@ impl Run<'_, '_> {
             let verified = self.open_local(path).await?;
             let (name, evr) = (verified.info().name.clone(), verified.info().nevra.evr.clone());
             let verified = (files.len() == 1).then_some(verified);
-            jobs.push(Job { name, evr, source: Source::Local { path: path.clone(), verified } });
+            jobs.push(Job { name, evr, source: Source::Local { path: path.clone(), verified }, named: true });
         }
         Ok(jobs)
     }
@@ -194,7 +196,7 @@ impl Run<'_, '_> {
     }
 
     /// One search for each specification, and of what it brings the build that the command is for.
-    async fn choose(&self, specs: &[TemplateSpec]) -> Result<Vec<Offer>, Failure> {
+    async fn choose(&self, specs: &[TemplateSpec]) -> Result<Vec<Job>, Failure> {
         let selector = match self.order.verb {
             Verb::Install => Selector::Latest,
             Verb::Reinstall => Selector::Same,
@@ -228,7 +230,13 @@ impl Run<'_, '_> {
                 merge(&mut chosen, offer);
             }
         }
-        Ok(chosen)
+        let mut jobs = Vec::new();
+        for offer in chosen {
+            let (name, evr) = (qube_name(&offer.name)?, offer.evr.clone());
+            let named = literal.contains(&offer.name);
+            jobs.push(Job { name, evr, source: Source::Offered(offer), named });
+        }
+        Ok(jobs)
     }
 
     /// What there is under these names.
@@ -277,8 +285,8 @@ impl Run<'_, '_> {
     }
 
     /// What of it is to be done, in order, once everything that can be known beforehand was looked at.
-    async fn check(&self, locals: Vec<Job>, offers: Vec<Offer>) -> Result<Vec<Job>, Failure> {
-        if locals.is_empty() && offers.is_empty() {
+    async fn check(&self, locals: Vec<Job>, offered: Vec<Job>) -> Result<Vec<Job>, Failure> {
+        if locals.is_empty() && offered.is_empty() {
             return Ok(Vec::new());
         }
         let mut jobs = Vec::new();
@@ -292,10 +300,7 @@ impl Run<'_, '_> {
                 jobs.push(job);
             }
         }
-        for offer in offers {
-            let (name, evr) = (qube_name(&offer.name)?, offer.evr.clone());
-            jobs.push(Job { name, evr, source: Source::Offered(offer) });
-        }
+        jobs.extend(offered);
         let mut seen = HashSet::new();
         if let Some(job) = jobs.iter().find(|job| !seen.insert(job.name.clone())) {
             return Err(twice(job.name.as_str()));
@@ -307,6 +312,10 @@ impl Run<'_, '_> {
                 (Verb::Install, None) => wanted.push(job),
                 (Verb::Install, Some(qube)) => self.say_there(qube).await?,
                 (_, None) => return Err(absent(job.name.as_str())),
+                (_, Some(qube)) if !job.named && !qube.is_halted() => {
+                    let text = format!("Template '{}' is not shut down, skipping...", qube.name);
+                    self.reporter.say(&Message::Note(&text));
+                }
                 (_, Some(qube)) => {
                     must_be_off(qube)?;
                     wanted.push(job);

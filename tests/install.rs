@@ -342,7 +342,11 @@ fn nothing_is_changed_before_the_package_was_judged() -> Result<()> {
     for offered in ["foreign", "unsigned"] {
         let output = world.tool(&["install", "-q", "--retries", "1", offered])?;
         assert_eq!(output.status.code(), Some(1), "{}", told(&output));
-        assert!(told(&output).contains("' download failed.\nreason: the package is refused: "), "{}", told(&output));
+        assert!(
+            told(&output).contains("' download failed.\nreason: the package is refused: "),
+            "{}",
+            told(&output)
+        );
     }
     assert_eq!(world.changes(0)?, [""; 0]);
     Ok(())
