@@ -312,6 +312,9 @@ fn a_service_ends_with_its_caller() -> Result<()> {
     wait_until(false)?;
     child.kill()?;
     child.wait()?;
+    while sandbox.log()?.is_empty() {
+        thread::sleep(Duration::from_millis(20));
+    }
     assert_eq!(sandbox.log()?[0].exit, None);
     Ok(())
 }

@@ -10,7 +10,9 @@
 //! ```
 //!
 //! [`state`] is the system as data, [`store`] keeps it in the directory, [`fixture`] and [`population`] read systems
-//! from files, [`qubesd`] is the server. Nothing here knows what asks.
+//! from files, [`qubesd`] is the Admin API. [`policy`] says who may call what, [`qrexec`] holds the programs that call,
+//! [`view`] runs a command as a qube sees the world, [`server`] is the process in which all of this meets, and
+//! [`command`] is the command line. Nothing here knows what asks.
 
 pub mod command;
 pub mod demo;

@@ -211,8 +211,11 @@ impl Server {
             Destination::Name(name) => name.clone(),
             Destination::Keyword(word) => format!("@{word}"),
         };
-        let mut entry =
-            Entry::new(transport, &call.source, &target, &format!("{}+{}", call.service, call.arg));
+        let service = match call.service.as_str() {
+            "" => "(command)".to_owned(),
+            service => format!("{service}+{}", call.arg),
+        };
+        let mut entry = Entry::new(transport, &call.source, &target, &service);
         let faults = self.faults.meet(&call.source, &target, &call.service, &call.arg);
         note_faults(&mut entry, &faults);
         entry.allowed = true;

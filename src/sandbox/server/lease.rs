@@ -42,9 +42,12 @@ impl Lease {
             }
         };
         let mut lease = Self { stream, server };
-        let view = lease.ask(&Wish { qube: qube.to_owned(), uid });
+        // Once it has counted the lease, the server stays, and others may come and go.
+        let counted = lease.stream.read_exact(&mut [0]);
         drop(lock);
-        Ok((lease, view?))
+        counted.context("listening to the server")?;
+        let view = lease.ask(&Wish { qube: qube.to_owned(), uid })?;
+        Ok((lease, view))
     }
 
     fn ask(&mut self, wish: &Wish) -> Result<View> {
@@ -60,16 +63,14 @@ impl Lease {
     }
 
     /// Ends the lease, and with the last one the server, which has gone when this returns.
-    pub fn end(mut self) -> Result<()> {
-        self.stream.shutdown(Shutdown::Write).context("ending the lease")?;
-        let mut rest = Vec::new();
-        // A server that was killed closes it as well.
-        let _ = self.stream.read_to_end(&mut rest);
+    pub fn end(mut self) {
+        // A server that was killed has closed it before.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.read_to_end(&mut Vec::new());
         if let Some(mut server) = self.server.take() {
             // It goes on where others hold leases.
             let _ = server.try_wait();
         }
-        Ok(())
     }
 }
 

@@ -137,7 +137,9 @@ impl Server {
     /// until then.
     fn lease(self: &Arc<Self>, stream: UnixStream) -> Option<Flock<std::fs::File>> {
         *self.leases.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        if let Err(error) = self.grant(&stream) {
+        if let Err(error) =
+            (&stream).write_all(b"+").context("counting a lease").and_then(|()| self.grant(&stream))
+        {
             eprintln!("lease: {error:#}");
         }
         let lock = lease::lock(&self.dir);
