@@ -41,6 +41,7 @@ pub mod census;
 pub mod clean;
 pub mod cli;
 pub mod download;
+pub mod fuzzing;
 pub mod install;
 pub mod io;
 pub mod list;

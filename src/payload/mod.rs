@@ -112,13 +112,8 @@ impl Payload {
 
     /// The parts and files in what `input` yields, which are the compressed bytes.
     pub(crate) fn contents<R: BufRead>(&self, input: R, threads: u32) -> Result<Contents<R>, Rejection> {
-        Ok(Contents {
-            archive: Archive::new(self.compression.decoder(input, threads)?, self.files.clone()),
-            directory: self.directory.clone(),
-            found: TemplateFiles::default(),
-            parts: 0,
-            ended: false,
-        })
+        let archive = Archive::new(self.compression.decoder(input, threads)?, self.files.clone());
+        Ok(Contents::new(archive, self.directory.clone()))
     }
 }
 
@@ -174,6 +169,11 @@ pub(crate) struct Contents<R: BufRead> {
 }
 
 impl<R: BufRead> Contents<R> {
+    /// What `archive` holds for the template that lives in `directory`.
+    pub(crate) fn new(archive: Archive<R>, directory: Arc<str>) -> Self {
+        Self { archive, directory, found: TemplateFiles::default(), parts: 0, ended: false }
+    }
+
     /// Goes on to the next part; `false` at the end of the archive.
     fn next_part(&mut self) -> Result<bool, Rejection> {
         while let Some(file) = self.archive.next()? {

@@ -15,7 +15,7 @@ mod directory;
 mod pump;
 pub(crate) mod source;
 mod sparse;
-mod tar;
+pub(crate) mod tar;
 
 use std::io::{self, Write};
 use std::path::Path;

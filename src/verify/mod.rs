@@ -145,3 +145,27 @@ impl Verified {
         self.spooled.file()
     }
 }
+
+/// The head of a package and everything that is read from it: see [`crate::fuzzing`].
+pub fn fuzz_head(data: &[u8]) {
+    let Ok(container::Extent::Exactly(len)) = container::extent(data) else { return };
+    let Some(bytes) = data.get(..len) else { return };
+    let Ok(head) = container::Head::parse(bytes) else { return };
+    drop(digest::payload_digest(&head.header));
+    let _: Option<Hash> = signature::hash_over_both(&head.signature);
+    drop(signature::judge(&head, &Keyring::default(), SystemTime::UNIX_EPOCH));
+    drop(PackageInfo::read(&head, &Policy::any()));
+}
+
+/// A signature packet and what is signed, by the keys of `keyring`: see [`crate::fuzzing`].
+pub(crate) fn fuzz_signature(keyring: &Keyring, data: &[u8], now: SystemTime) {
+    let Ok((_, body, signed)) = packet::split(data) else { return };
+    let Ok(signature) = packet::Signature::parse(body) else { return };
+    for issuer in &signature.issuers {
+        for certificate in keyring.certificates() {
+            let Some(key) = certificate.key(issuer) else { continue };
+            drop(certificate.check(key, signature.created.unwrap_or(0), keyring::seconds(now)));
+            key.made(&signature, false, |running| running.update(signed));
+        }
+    }
+}

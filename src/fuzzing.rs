@@ -1,0 +1,102 @@
+//! Doors for fuzzers: each takes any bytes and returns. Whatever the bytes are, nothing here panics, aborts, hangs or
+//! asks for much memory; what is wrong with them is not of interest.
+//!
+//! The doors lead straight to the readers, without the threads in which these run otherwise ([`crate::confine`]), so
+//! that a fuzzer sees them. See `fuzz/` for the programs.
+
+use std::time::{Duration, SystemTime};
+
+use crate::payload::cpio::Archive;
+use crate::payload::decoder::Compression;
+use crate::payload::{Contents, TemplateFiles};
+use crate::root_image::source::{Plain, Source};
+use crate::root_image::tar::{Image, Piece};
+use crate::verify::{FileInfo, Keyring, Rejection};
+
+pub use crate::verify::fuzz_head as rpm_head;
+
+/// Most bytes of an image in [`archive`], [`payload`] and [`tar`].
+const IMAGE: u64 = 64 << 20;
+
+/// A keyring, asked everything that can be asked of one; and the same bytes as a signature by its keys: the bytes are
+/// the length of the keyring (two, big endian), the keyring, a signature packet, and what is signed.
+pub fn openpgp(data: &[u8]) {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let look = |keyring: &Keyring| {
+        for certificate in keyring.certificates() {
+            drop((certificate.fingerprint(), certificate.user_ids(), certificate.expires(now)));
+            drop(certificate.usable(now));
+        }
+    };
+    drop(Keyring::parse(data).map(|keyring| look(&keyring)));
+    let Some((len, rest)) = data.split_first_chunk() else { return };
+    let Some((keyring, rest)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len))) else { return };
+    if let Ok(keyring) = Keyring::parse(keyring) {
+        crate::verify::fuzz_signature(&keyring, rest, now);
+    }
+}
+
+/// A compressed payload: one byte for the kind of compression, then the stream. See [`files`] for what is in it.
+pub fn payload(data: &[u8]) {
+    let Some((kind, stream)) = data.split_first() else { return };
+    let kind = [Compression::Zstd, Compression::Xz, Compression::Gzip][usize::from(kind % 3)];
+    drop(kind.decoder(stream, 1).and_then(|decoder| unpack(Archive::new(decoder, files()))));
+}
+
+/// An archive that is not compressed.
+pub fn archive(data: &[u8]) {
+    // As the decoder would hand it over; level 1 stores what does not shrink.
+    let Ok(stream) = zstd::encode_all(data, 1) else { return };
+    drop(
+        Compression::Zstd.decoder(&stream[..], 1).and_then(|decoder| unpack(Archive::new(decoder, files()))),
+    );
+}
+
+/// A tar archive with an image in it.
+pub fn tar(data: &[u8]) {
+    let source = Plain { bytes: data, files: TemplateFiles::default() };
+    drop(Image::open(source, IMAGE).and_then(drain));
+}
+
+/// The list of files to which [`payload`] and [`archive`] compare what they find: path below the root, size (`None`
+/// for a directory).
+#[must_use]
+pub fn file_list() -> [(&'static str, Option<u64>); 5] {
+    [
+        ("/var/lib/qubes/vm-templates/fuzz", None),
+        ("/var/lib/qubes/vm-templates/fuzz/other", Some(3)),
+        ("/var/lib/qubes/vm-templates/fuzz/root.img.part.00", Some(1536)),
+        ("/var/lib/qubes/vm-templates/fuzz/root.img.part.01", Some(1024)),
+        ("/var/lib/qubes/vm-templates/fuzz/template.conf", Some(6)),
+    ]
+}
+
+fn files() -> Vec<FileInfo> {
+    file_list()
+        .into_iter()
+        .map(|(path, size)| FileInfo {
+            path: path.to_owned(),
+            size: size.unwrap_or(0),
+            mode: if size.is_some() { 0o100_660 } else { 0o040_770 },
+            ghost: false,
+        })
+        .collect()
+}
+
+fn unpack<R: std::io::BufRead>(archive: Archive<R>) -> Result<TemplateFiles, Rejection> {
+    let contents = Contents::new(archive, "/var/lib/qubes/vm-templates/fuzz".into());
+    drain(Image::open(contents, IMAGE)?)
+}
+
+fn drain<S: Source>(mut image: Image<S>) -> Result<TemplateFiles, Rejection> {
+    let (mut buf, mut size) = ([0; 4096], 0);
+    loop {
+        match image.next(&mut buf)? {
+            Piece::Data(n) => size += n as u64,
+            Piece::Zeros(n) => size += n,
+            Piece::End => break,
+        }
+    }
+    assert_eq!(size, image.size(), "an image of another size than announced");
+    image.finish()
+}
