@@ -85,6 +85,10 @@ enum Want {
     NoLessLines,
     /// No changing call.
     NoChange,
+    /// No changing call that dom0 followed.
+    NothingDone,
+    /// Nobody is told that something is not installed.
+    NoAbsence,
     /// No import.
     NoImport,
     /// No request to the UpdateVM.
@@ -120,12 +124,13 @@ fn wants(rule: &str) -> &'static [Want] {
         "R14" => &[Want::NoChange],
         "R15" => &[Want::FewerRequests],
         "R16" => &[Want::SameStatus, Want::FewerRequests],
-        "R25" => &[Want::Success, Want::NothingRefused],
+        "R25" => &[Want::NoAbsence, Want::NothingRefused],
         "R27" => &[Want::Failure, Want::NoChange],
         "R28" => &[Want::Success, Want::StoredPlain],
         "R34" => &[Want::Success, Want::StoredPlain, Want::NothingRefused],
         "R35" | "R47" | "R56" => &[Want::Failure, Want::Undone],
-        "R36" | "R37" | "R38" => &[Want::Failure, Want::NoChange, Want::NoImport],
+        "R36" => &[Want::Failure, Want::NothingDone, Want::NoImport],
+        "R37" | "R38" => &[Want::Failure, Want::NoChange],
         "R45" => &[Want::Success, Want::NothingRefused],
         "R50" => &[Want::OneProperty],
         "R52" => &[Want::Success],
@@ -176,6 +181,8 @@ fn met(want: Want, case: &Case, outcome: &Outcome) -> bool {
             sorted(&case.stdout).iter().all(|line| ours.contains(line))
         }
         Want::NoChange => calls.is_empty(),
+        Want::NothingDone => calls.iter().all(|call| call.get("error").is_some()),
+        Want::NoAbsence => !outcome.stderr.contains("not already installed"),
         Want::NoImport => called("admin.vm.volume.ImportWithSize").next().is_none(),
         Want::NoRequest => outcome.book.requests.is_empty(),
         Want::FewerRequests => outcome.book.requests.len() < case.requests.len(),
