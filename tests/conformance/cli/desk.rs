@@ -187,6 +187,9 @@ impl Shared {
             Caller::Call { target, service } if service.starts_with("admin.") => {
                 return self.admin(&target, &service, &mut input, &mut out, &mut err);
             }
+            Caller::Call { target, .. } if !self.dom0.system().qubes.contains_key(&target) => {
+                Answer { stderr: b"Request refused\n".to_vec(), rc: 126, ..Answer::default() }
+            }
             Caller::Call { target, service } if service.starts_with("qubes.Template") => {
                 self.update_vm(&service, &target, &mut input)?
             }
