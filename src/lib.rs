@@ -40,6 +40,7 @@ pub mod catalogue;
 pub mod census;
 pub mod clean;
 pub mod cli;
+pub mod confine;
 pub mod download;
 pub mod fuzzing;
 pub mod install;

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use super::source::Source;
 use super::tar::{Image, Piece as ImagePiece};
+use crate::confine;
 use crate::io::at::ReadAt;
 use crate::io::hash::Hash;
 use crate::payload::TemplateFiles;
@@ -65,6 +66,7 @@ impl Pump {
         let (free, from_caller) = sync_channel(RING);
         let (size_to_caller, size) = sync_channel(1);
         let thread = thread::Builder::new().name("decoder".to_owned()).spawn(move || {
+            confine::this_thread();
             let mut image = match open() {
                 Ok(image) => image,
                 Err(e) => return drop(size_to_caller.send(Err(e))),
@@ -269,5 +271,59 @@ impl Read for Chunks {
         let n = self.fill_buf()?.read(buf)?;
         self.consume(n);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::process::Command;
+
+    use super::*;
+
+    /// A source that tries to break out where a hostile payload would have taken over the decoder.
+    struct Planted(u64);
+
+    impl Source for Planted {
+        fn read(&mut self, buf: &mut [u8]) -> Result<usize, Rejection> {
+            let out = File::open("/etc/hostname").is_ok()
+                || std::os::unix::net::UnixStream::pair().is_ok()
+                || Command::new("/bin/true").spawn().is_ok();
+            if out {
+                return Err(Rejection::Archive("broke out"));
+            }
+            let len = buf.len().min(usize::try_from(self.0).unwrap());
+            self.0 -= len as u64;
+            Ok(len)
+        }
+
+        fn finish(self) -> Result<TemplateFiles, Rejection> {
+            assert_eq!(self.0, 0);
+            Ok(TemplateFiles::default())
+        }
+    }
+
+    #[test]
+    fn the_decoding_thread_has_no_rights() {
+        if thread::spawn(confine::this_thread).join().unwrap() == confine::Walls::default() {
+            eprintln!("SKIPPED: this kernel has neither seccomp nor Landlock");
+            return;
+        }
+        let (size, pump) = Pump::start(|| Image::raw(Planted(1 << 20), 1 << 20, 1 << 30), None).unwrap();
+        assert_eq!(size, 1 << 20);
+        let mut pump = pump;
+        let end = loop {
+            match pump.next() {
+                Message::Chunk(chunk) => pump.recycle(chunk),
+                Message::End(end) => break end,
+            }
+        };
+        assert!(end.is_ok(), "{end:?}");
+    }
+
+    #[test]
+    fn an_image_that_nobody_takes_leaves_no_thread() {
+        let (_, pump) = Pump::start(|| Image::raw(Planted(1 << 30), 1 << 30, 1 << 40), None).unwrap();
+        drop(pump);
     }
 }

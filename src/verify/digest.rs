@@ -7,6 +7,7 @@ use super::container::{self, Extent, Head};
 use super::header::Header;
 use super::rejection::Rejection;
 use super::signature;
+use crate::confine;
 use crate::io::hash::{Hash, Running};
 
 /// Tags of the signature header.
@@ -116,7 +117,7 @@ impl Watch {
 
 impl Body {
     fn begin(bytes: &[u8]) -> Result<Self, Rejection> {
-        let head = Head::parse(bytes)?;
+        let head = confine::run(|| Head::parse(bytes))??;
         let over_both = |hash: Hash| {
             let mut running = hash.start();
             running.update(&head.signed);

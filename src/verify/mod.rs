@@ -4,7 +4,8 @@
 //! [`check_digests_only`], which is for local files under `--nogpgcheck` and leaves [`Verified::signer`] empty. The
 //! rules stand in [`policy`]; each way to break one is a variant of [`Rejection`].
 //!
-//! No clock, no environment: the caller passes the time in.
+//! No clock, no environment: the caller passes the time in. Everything that looks at the package's bytes runs in a
+//! thread without rights ([`crate::confine`]).
 
 mod container;
 pub(crate) mod digest;
@@ -28,6 +29,7 @@ pub use policy::Policy;
 pub use rejection::{Rejection, Section};
 pub use signature::Signer;
 
+use crate::confine;
 use crate::io::at::ReadAt;
 use crate::io::hash::Hash;
 use crate::spool::Spooled;
@@ -54,13 +56,16 @@ pub fn verify(
     now: SystemTime,
 ) -> Result<Verified, Rejection> {
     let (spooled, measured) = spooled.into_measured()?;
-    check_tags(&measured)?;
-    let signer = signature::judge(&measured.head, keyring, now);
-    // A damaged download is to be called damaged, not forged: digests are what a mirror's fault breaks first.
-    measured.check()?;
-    let signer = signer?;
-    signature::judge_over_both(&measured.head, measured.both.clone(), keyring, now)?;
-    Verified::new(spooled, &measured, policy, Some(signer))
+    let judge = || -> Result<_, Rejection> {
+        check_tags(&measured)?;
+        // A damaged download is to be called damaged, not forged: digests are what a mirror's fault breaks first.
+        measured.check()?;
+        let signer = signature::judge(&measured.head, keyring, now)?;
+        signature::judge_over_both(&measured.head, measured.both.clone(), keyring, now)?;
+        Ok((PackageInfo::read(&measured.head, policy)?, signer))
+    };
+    let (info, signer) = confine::run(judge)??;
+    Verified::new(spooled, &measured, info, Some(signer))
 }
 
 /// Judges a package by everything in the policy but its signatures: what `--nogpgcheck` means for a local file.
@@ -69,16 +74,19 @@ pub fn verify(
 /// The first rule that it breaks.
 pub fn check_digests_only(spooled: Spooled, policy: &Policy) -> Result<Verified, Rejection> {
     let (spooled, measured) = spooled.into_measured()?;
-    check_tags(&measured)?;
-    measured.check()?;
-    Verified::new(spooled, &measured, policy, None)
+    let judge = || {
+        check_tags(&measured)?;
+        measured.check()?;
+        PackageInfo::read(&measured.head, policy)
+    };
+    let info = confine::run(judge)??;
+    Verified::new(spooled, &measured, info, None)
 }
 
 fn check_tags(measured: &Measured) -> Result<(), Rejection> {
     let header = &measured.head.signature;
-    match header.tags().find(|tag| !policy::SIGNATURE_TAGS.contains(tag)) {
-        Some(tag) => return Err(Rejection::SignatureTag(tag)),
-        None => {}
+    if let Some(tag) = header.tags().find(|tag| !policy::SIGNATURE_TAGS.contains(tag)) {
+        return Err(Rejection::SignatureTag(tag));
     }
     for tag in [999, 1008] {
         let reserved = header.binary(tag).map_err(|_| Rejection::SignatureTag(tag))?;
@@ -93,11 +101,11 @@ impl Verified {
     fn new(
         spooled: Spooled,
         measured: &Measured,
-        policy: &Policy,
+        info: PackageInfo,
         signer: Option<Signer>,
     ) -> Result<Self, Rejection> {
         Ok(Self {
-            info: PackageInfo::read(&measured.head, policy)?,
+            info,
             payload_offset: measured.head.payload_offset,
             payload_digest: digest::payload_digest(&measured.head.header)?,
             spooled,
