@@ -6,10 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use qvm_template::sandbox::policy::{
-    self, Directories, Domain, Facts, LoadError, Policy, Verdict, split_service,
-};
+use qvm_template::sandbox::policy::{self, Directories, LoadError, Policy, Verdict};
 use qvm_template::sandbox::qubesd::{self, Destination, Qubesd, ServiceCall, Visibility};
+use qvm_template::sandbox::server::decision::{Grounds, cleaned, facts_for_policy};
 use qvm_template::sandbox::{fixture, fresh};
 use serde_json::Value;
 
@@ -71,7 +70,7 @@ impl Eyes {
 impl Visibility for Eyes {
     fn allows(&self, facts: &qubesd::Facts, source: &str, service: &str, arg: &str, target: &str) -> bool {
         let policy = self.policy();
-        let facts = policy_facts(facts);
+        let facts = facts_for_policy(facts);
         let argument = format!("+{arg}");
         let call = policy::Call::new((service, &argument), source, target, &facts, &mut Vec::new());
         match (&*policy, call) {
@@ -145,28 +144,38 @@ impl System {
             Some(arg) => format!("{service}+{arg}"),
             None => service.to_owned(),
         };
-        let service = cleaned(service.as_bytes(), b"+");
-        // The client takes the older spelling of keywords as well.
-        let target = cleaned(target.replace('$', "@").as_bytes(), b"@:");
         let mut decision = Vec::new();
-        let Some((to, requested)) = self.decide(source, &target, &service, says, &mut decision) else {
+        // The client takes the older spelling of keywords as well.
+        let target = target.replace('$', "@");
+        let Some((target, service)) = cleaned(target.as_bytes(), service.as_bytes()) else {
             return refused(decision);
         };
-        let (service, argument) = split_service(&service);
-        let arg = argument.strip_prefix('+').unwrap_or(argument).to_owned();
-        if to == "dom0" {
+        let grounds = Grounds {
+            policy: &self.eyes.policy(),
+            facts: &facts_for_policy(&self.server.facts()),
+            refused: &[],
+            answer: &|targets, default_target| match says {
+                Says::Deny => None,
+                Says::Allow => default_target.or_else(|| targets.first().cloned()),
+                Says::Target(target) => Some(target.clone()),
+            },
+        };
+        let Some(allowed) = grounds.decide(source, &target, &service, None, &mut decision) else {
+            return refused(decision);
+        };
+        if allowed.to == "dom0" {
             let call = ServiceCall {
                 source: source.to_owned(),
-                service: service.to_owned(),
-                arg,
-                target: Destination::of_target(&requested),
+                service: allowed.service,
+                arg: allowed.arg,
+                target: Destination::of_target(&allowed.requested),
             };
             return self.service(call, decision);
         }
-        if self.server.start_for_call(&to).is_err() {
+        if self.server.start_for_call(&allowed.to).is_err() {
             return refused(decision);
         }
-        let status = self.service_in_guest(&to, service, says, &mut decision);
+        let status = self.service_in_guest(&allowed.to, &allowed.service, says, &mut decision);
         Running::run(decision, move |_, _, _| status)
     }
 
@@ -205,62 +214,6 @@ impl System {
         running.end();
         guest.post_install
     }
-
-    fn decide(
-        &self,
-        source: &str,
-        target: &str,
-        service: &str,
-        says: &Says,
-        lines: &mut Vec<String>,
-    ) -> Option<(String, String)> {
-        let prefix = format!("{service}: {source} -> {target}:");
-        let policy = self.eyes.policy();
-        let policy = match &*policy {
-            Ok(policy) => policy,
-            Err(error) => {
-                lines.push(format!("{prefix} error loading policy: {error}"));
-                return None;
-            }
-        };
-        let facts = policy_facts(&self.server.facts());
-        let (name, argument) = split_service(service);
-        let call = match policy::Call::new((name, argument), source, target, &facts, lines) {
-            Ok(call) => call,
-            Err(error) => {
-                lines.push(format!("{prefix} denied: {error}"));
-                return None;
-            }
-        };
-        let requested = call.target.text();
-        let to = match policy.evaluate(&call, &facts, lines) {
-            Ok(Verdict::Allow { target, .. }) => target,
-            Ok(Verdict::Ask { targets, default_target, rule, .. }) => {
-                let chosen = match says {
-                    Says::Deny => None,
-                    Says::Allow => default_target.or_else(|| targets.first().cloned()),
-                    Says::Target(target) => Some(target.clone()),
-                };
-                match chosen {
-                    Some(target) if targets.contains(&target) => target,
-                    Some(target) => {
-                        lines.push(format!("{prefix} denied: target {target} is not a valid choice"));
-                        return None;
-                    }
-                    None => {
-                        lines.push(format!("{prefix} denied: denied by the user {rule}"));
-                        return None;
-                    }
-                }
-            }
-            Err(denial) => {
-                lines.push(format!("{prefix} denied: {denial}"));
-                return None;
-            }
-        };
-        lines.push(format!("{name}{argument}: {source} -> {requested}: allowed to {to}"));
-        Some((to, requested))
-    }
 }
 
 fn refused(decision: Vec<String>) -> Running {
@@ -269,29 +222,4 @@ fn refused(decision: Vec<String>) -> Running {
         let _ = errors.write_all(b"Request refused\n");
         REFUSED
     })
-}
-
-/// A name as the daemon cleans it.
-fn cleaned(bytes: &[u8], also: &[u8]) -> String {
-    let clean = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte) || also.contains(&byte);
-    bytes.iter().map(|byte| if clean(*byte) { char::from(*byte) } else { '_' }).collect()
-}
-
-/// The server's picture of the system in the policy's words.
-fn policy_facts(facts: &qubesd::Facts) -> Facts {
-    let domains = facts.qubes.iter().map(|(name, qube)| {
-        let domain = Domain {
-            tags: qube.tags.iter().cloned().collect(),
-            class: qube.class.as_str().to_owned(),
-            template_for_dispvms: qube.template_for_dispvms,
-            default_dispvm: qube.default_dispvm.clone(),
-            power_state: qube.state.as_str().to_owned(),
-            guivm: qube.guivm.clone(),
-            relayvm: None,
-            uuid: qube.uuid.clone(),
-            internal: qube.internal.then(|| "1".to_owned()),
-        };
-        (name.clone(), domain)
-    });
-    Facts { domains: domains.collect() }
 }

@@ -1,31 +1,47 @@
 //! What the qrexec daemon decides about a call, and what it writes to its log.
 
-use super::super::policy::{Call, LoadError, RequestError, Verdict, split_service};
+use super::super::policy::{Call, Facts, LoadError, Policy, RequestError, Verdict, split_service};
 use super::super::qrexec::{sanitized_service, sanitized_target};
+use super::super::state::Rule;
 use super::Server;
-use super::eyes::facts_for_policy;
 use super::settings::{Answer, Settings};
+
+pub use super::eyes::facts_for_policy;
 
 /// A call that may go through.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Allowed {
+pub struct Allowed {
     /// A qube's name, `dom0`, or `@dispvm:NAME`.
-    pub(super) to: String,
+    pub to: String,
     /// The target as the policy understood it.
-    pub(super) requested: String,
+    pub requested: String,
     /// The service.
-    pub(super) service: String,
+    pub service: String,
     /// Its argument without the `+`.
-    pub(super) arg: String,
+    pub arg: String,
     /// The user that it runs as, where the policy says so.
-    pub(super) user: Option<String>,
+    pub user: Option<String>,
     /// Whether the target may be started for it.
-    pub(super) autostart: bool,
+    pub autostart: bool,
 }
 
-impl Server {
+/// What a decision is made from.
+#[expect(missing_debug_implementations, reason = "an answer is code")]
+pub struct Grounds<'a> {
+    /// The policy, or why there is none.
+    pub policy: &'a Result<Policy, LoadError>,
+    /// The qubes.
+    pub facts: &'a Facts,
+    /// Calls that the population refuses.
+    pub refused: &'a [Rule],
+    /// What the user says to a question: one of the targets on offer, another, or no.
+    pub answer: &'a dyn Fn(&[String], Option<String>) -> Option<String>,
+}
+
+impl Grounds<'_> {
     /// Decides about a call with a cleaned name. Lines for the log are added to `lines`; none: refused.
-    pub(super) fn decide(
+    #[must_use]
+    pub fn decide(
         &self,
         source: &str,
         target: &str,
@@ -35,8 +51,7 @@ impl Server {
     ) -> Option<Allowed> {
         let prefix = format!("{service_and_arg}: {source} -> {target}:");
         let (service, argument) = split_service(service_and_arg);
-        let policy = self.eyes.policy();
-        let policy = match &*policy {
+        let policy = match self.policy {
             Ok(policy) => policy,
             Err(error @ LoadError::Syntax { .. }) => {
                 lines.push(format!("{prefix} error loading policy: {error}"));
@@ -47,8 +62,8 @@ impl Server {
                 return None;
             }
         };
-        let facts = facts_for_policy(&self.qubesd.facts());
-        let call = match Call::new((service, argument), source, target, &facts, lines) {
+        let facts = self.facts;
+        let call = match Call::new((service, argument), source, target, facts, lines) {
             Ok(call) => call,
             Err(error @ RequestError::Target(_)) => {
                 lines.push(format!("{prefix} error loading policy: {error}"));
@@ -75,10 +90,10 @@ impl Server {
             lines.push(format!("{prefix} denied: denied by policy of the population"));
             return None;
         }
-        let (to, user, autostart) = match policy.evaluate(&call, &facts, lines) {
+        let (to, user, autostart) = match policy.evaluate(&call, facts, lines) {
             Ok(Verdict::Allow { target, user, autostart, .. }) => (target, user, autostart),
             Ok(Verdict::Ask { targets, default_target, user, autostart, rule, .. }) => {
-                match self.answer(&targets, default_target) {
+                match (self.answer)(&targets, default_target) {
                     None => {
                         lines.push(format!("{prefix} denied: denied by the user {rule}"));
                         return None;
@@ -107,6 +122,26 @@ impl Server {
         let arg = argument.strip_prefix('+').unwrap_or(argument).to_owned();
         Some(Allowed { to, requested, service: service.to_owned(), arg, user, autostart })
     }
+}
+
+impl Server {
+    /// Decides about a call with a cleaned name as things are now.
+    pub(super) fn decide(
+        &self,
+        source: &str,
+        target: &str,
+        service_and_arg: &str,
+        relayed_for: Option<&str>,
+        lines: &mut Vec<String>,
+    ) -> Option<Allowed> {
+        let grounds = Grounds {
+            policy: &self.eyes.policy(),
+            facts: &facts_for_policy(&self.qubesd.facts()),
+            refused: &self.refused,
+            answer: &|targets, default_target| self.answer(targets, default_target),
+        };
+        grounds.decide(source, target, service_and_arg, relayed_for, lines)
+    }
 
     /// What the user says to a question.
     fn answer(&self, targets: &[String], default_target: Option<String>) -> Option<String> {
@@ -123,6 +158,7 @@ impl Server {
 }
 
 /// Target and service as the daemon cleans them; none where the service has no name.
-pub(super) fn cleaned(target: &[u8], service: &[u8]) -> Option<(String, String)> {
+#[must_use]
+pub fn cleaned(target: &[u8], service: &[u8]) -> Option<(String, String)> {
     sanitized_service(service).map(|service| (sanitized_target(target), service))
 }

@@ -54,8 +54,11 @@ impl Server {
     pub(super) fn reach(&self, allowed: &Allowed) -> bool {
         let running =
             self.qubesd.facts().qubes.get(&allowed.to).is_some_and(|qube| qube.state == Power::Running);
-        let reached = if running || allowed.autostart { self.start(&allowed.to) } else { Ok(()) };
-        reached.map_err(|error| eprintln!("{error:#}")).is_ok() && (running || allowed.autostart)
+        if !running && !allowed.autostart {
+            return false;
+        }
+        let reached = self.qubesd.start_for_call(&allowed.to);
+        reached.map_err(|failure| eprintln!("{}: {}", allowed.to, failure.message())).is_ok()
     }
 
     /// Answers a request that came over dom0's socket.

@@ -65,7 +65,8 @@ impl Visibility for Eyes {
 }
 
 /// The server's picture of the system in the policy's words.
-pub(super) fn facts_for_policy(facts: &qubesd::Facts) -> Facts {
+#[must_use]
+pub fn facts_for_policy(facts: &qubesd::Facts) -> Facts {
     let domains = facts.qubes.iter().map(|(name, qube)| {
         let domain = Domain {
             tags: qube.tags.iter().cloned().collect(),

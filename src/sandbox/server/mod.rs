@@ -18,7 +18,7 @@
 mod agent;
 mod call;
 mod children;
-mod decision;
+pub mod decision;
 mod dom0;
 mod eyes;
 pub mod faults;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::super::fresh::STOCK_POLICY;
 use super::super::view::{PRIVATE, View};
 
 /// Where the files of a qube are.
@@ -63,6 +64,9 @@ fn prepare(files: &Path, is_dom0: bool) -> Result<()> {
     write_new(&files.join("etc/os-release"), OS_RELEASE)?;
     write_new(&files.join("etc/qubes-release"), "Qubes release 4.3 (R4.3)\n")?;
     fs::create_dir_all(files.join("etc/qubes/policy.d")).context("making dom0's policy directory")?;
+    for (name, text) in STOCK_POLICY {
+        write_new(&files.join("etc/qubes/policy.d").join(name), text)?;
+    }
     for service in ["admin.vm.volume.Import", "admin.vm.volume.ImportWithSize"] {
         let path = files.join("etc/qubes-rpc").join(service);
         if path.symlink_metadata().is_err() {
