@@ -83,7 +83,8 @@ fn two_sandboxes_do_not_meet() -> Result<()> {
             b"name=here label=black",
         )?;
         assert_eq!((created.status, created.out.as_str()), (0, "0\0"));
-        assert!(one.shell(LIST)?.out.contains("here class=TemplateVM"));
+        let here = one.shell(LIST)?;
+        assert!(here.out.contains("here class=TemplateVM"), "{here:?}");
         let there = busy.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
         assert!(there.out.starts_with("0\0dom0 ") && !there.out.contains("here"), "{}", there.out);
         Ok(())

@@ -68,7 +68,7 @@ pub(super) struct PoolCommand {
 
 impl PoolCommand {
     pub(super) fn run(self) -> Result<()> {
-        let server = Qubesd::open(&self.dir.dir)?;
+        let server = crate::sandbox::server::open(&self.dir.dir)?;
         let parse = |name: &String| Driver::parse(name).with_context(|| format!("there is no driver {name}"));
         let driver = self.driver.as_ref().map(parse).transpose()?;
         server.change(|system| {
@@ -125,7 +125,7 @@ impl QubeCommand {
         let features = self.feature.iter().map(pair).collect::<Result<Vec<_>>>()?;
         let contents = self.content.iter().map(pair).collect::<Result<Vec<_>>>()?;
         let class = Class::parse(&self.class).with_context(|| format!("there is no class {}", self.class))?;
-        let server = Qubesd::open(&self.dir.dir)?;
+        let server = crate::sandbox::server::open(&self.dir.dir)?;
         server.change(|system| {
             if !system.qubes.contains_key(&self.name) {
                 fresh::add_qube(system, &self.name, class, &self.label);
@@ -179,7 +179,7 @@ impl Import {
         let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         let system = population::read(&text).with_context(|| format!("understanding {}", path.display()))?;
         if self.dir.dir.join("system.json").exists() {
-            return Qubesd::open(&self.dir.dir)?.change(|present| *present = system);
+            return crate::sandbox::server::open(&self.dir.dir)?.change(|present| *present = system);
         }
         Qubesd::create(&self.dir.dir, system)?;
         super::new::install(&self.dir.dir)

@@ -127,7 +127,16 @@ impl Server {
         });
         let _ = line.streams.data.shutdown(Shutdown::Both);
         let _ = line.streams.errors.shutdown(Shutdown::Both);
-        entry.exit = told.or(status).filter(|_| !line.caller_has_gone());
+        let killed = |action: &Action| match action {
+            Action::KillBefore(victim) | Action::KillAfter(victim) | Action::KillAt { victim, .. } => {
+                *victim == Victim::Client
+            }
+            _ => false,
+        };
+        // The kernel takes its time to end what was killed.
+        let patience =
+            if faults.iter().any(killed) { PollTimeout::from(2000_u16) } else { PollTimeout::ZERO };
+        entry.exit = told.or(status).filter(|_| !line.caller_has_gone(patience));
         line.note(&mut entry);
         self.log.add(&entry);
         if let Some(status) = told.or(status) {
@@ -240,9 +249,9 @@ impl Line {
     }
 
     /// Whether the program that made the call has gone: it says nothing after its first frame until it closes.
-    fn caller_has_gone(&self) -> bool {
+    fn caller_has_gone(&self, patience: PollTimeout) -> bool {
         let mut polled = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
-        poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        poll(&mut polled, patience).is_ok_and(|ready| ready > 0)
     }
 
     /// Notes in the log what went over the line.

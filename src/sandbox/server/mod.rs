@@ -37,6 +37,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::Flock;
@@ -91,7 +92,7 @@ pub fn serve(dir: &Path) -> Result<()> {
     let dir = dir.canonicalize().with_context(|| format!("finding {}", dir.display()))?;
     nix::sys::prctl::set_child_subreaper(true).context("adopting orphans")?;
     let (spawner, spawns) = Spawner::new();
-    let qubesd = Qubesd::open(&dir)?;
+    let qubesd = open(&dir)?;
     let system = qubesd.system();
     let eyes = Arc::new(Eyes::new(&dir, system.deny.clone()));
     qubesd.set_visibility(Arc::<Eyes>::clone(&eyes));
@@ -128,8 +129,20 @@ pub fn serve(dir: &Path) -> Result<()> {
     server.open_calls.wait();
     server.children.end();
     std::fs::remove_file(dir.join("run/control.sock")).context("removing the server's socket")?;
-    drop(lock);
+    // Whoever waits for it goes on when this process has ended, and not before.
+    std::mem::forget(lock);
     Ok(())
+}
+
+/// Takes the directory of a sandbox for this process. A server that is just ending may still hold it for a moment.
+pub fn open(dir: &Path) -> Result<Qubesd> {
+    let patience = Instant::now() + Duration::from_secs(2);
+    loop {
+        match Qubesd::open(dir) {
+            Err(_) if Instant::now() < patience => thread::sleep(Duration::from_millis(5)),
+            opened => return opened,
+        }
+    }
 }
 
 impl Server {
