@@ -27,9 +27,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context as _;
 
 use self::case::Case;
-use self::place::World;
+pub use self::place::World;
 use super::differences::{Declared, Differences};
-use super::recording::Folder;
+use super::recording::{Folder, word};
 use super::report::CaseResult;
 use super::support::packages::Packages;
 
@@ -70,6 +70,18 @@ pub fn run(folder: &Folder, declared: &Differences) -> anyhow::Result<Vec<CaseRe
     let mut results = results.into_inner().context("gathering the results")?;
     results.sort_by_key(|(number, _)| *number);
     Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+/// What all command lines have in common.
+pub fn world(folder: &Folder) -> anyhow::Result<World> {
+    World::new(folder.path(), Packages::of(folder.path()).context("making the packages of the recordings")?)
+}
+
+/// Runs a command line, and gives its exit status and the requests that it sends to the UpdateVM: service and text.
+pub fn requests(world: &World, line: serde_json::Value) -> anyhow::Result<(i32, Vec<(String, String)>)> {
+    let outcome = world.play(&Case::read(line)?)?;
+    let services = outcome.book.requests.iter().map(|request| word(request, "service").to_owned());
+    Ok((outcome.rc, services.zip(outcome.book.payloads).collect()))
 }
 
 fn judge(world: &World, case: &Case, declared: &Differences, show: bool) -> CaseResult {

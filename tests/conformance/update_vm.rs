@@ -21,6 +21,8 @@ use qvm_template::repo::file;
 use qvm_template::repo::wire::{Limits, Request, SearchReply};
 use serde_json::Value;
 
+use self::requests::Order;
+use super::cli;
 use super::differences::Differences;
 use super::recording::{Folder, word};
 use super::report::CaseResult;
@@ -33,6 +35,7 @@ const RECORDED: &str = "https://repo.example.invalid";
 
 /// What every case needs.
 struct Stage<'a> {
+    world: cli::World,
     folder: &'a Path,
     scratch: tempfile::TempDir,
     packages: Vec<Description>,
@@ -53,7 +56,8 @@ pub fn run(folder: &Folder, _declared: &Differences) -> Result<Vec<CaseResult>> 
     let packages: Vec<Description> =
         serde_json::from_value(folder.json("packages.json")?).context("understanding packages.json")?;
     let files = Arc::new(repositories::files(&packages));
-    let stage = Stage { folder: folder.path(), scratch: programs::folder()?, packages, files };
+    let world = cli::world(folder)?;
+    let stage = Stage { world, folder: folder.path(), scratch: programs::folder()?, packages, files };
     recording
         .cases
         .iter()
@@ -64,21 +68,24 @@ pub fn run(folder: &Folder, _declared: &Differences) -> Result<Vec<CaseResult>> 
 impl Stage<'_> {
     fn replay(&self, case: &Value) -> Result<CaseResult> {
         let id = word(case, "id");
-        let sent = (!case["args"].is_null()).then(|| requests::build(self.folder, self.scratch.path(), case));
+        let build = |order| requests::build(self.folder, self.scratch.path(), case, order);
+        let sent = (!case["args"].is_null()).then(|| build(Order::Recorded));
         if let Some(sent) = &sent
             && let Some(result) = self.request(id, case, sent)
         {
             return Ok(result);
         }
+        let tool = if sent.is_some() { self.tool(id, case)? } else { None };
         if case["request"].is_null() {
             // Nothing is sent, by both.
-            return Ok(CaseResult::plain(id, None));
+            return Ok(tool.unwrap_or_else(|| CaseResult::plain(id, None)));
         }
         let run = self.serve(case)?;
-        Ok(match word(case, "service") {
+        let service = match word(case, "service") {
             "qubes.TemplateSearch" => self.search(id, case, &run),
             _ => self.download(id, case, &run),
-        })
+        };
+        Ok(tool.filter(|_| service.difference.is_none()).unwrap_or(service))
     }
 
     /// Compares what would be sent; nothing if it is equal.
@@ -103,6 +110,44 @@ impl Stage<'_> {
             difference: Some(why),
             instead: Some(instead),
         })
+    }
+
+    /// Compares what the real program sends with what is built here, which is equal to the recording but for the order
+    /// of the repository files; nothing if it is the same.
+    fn tool(&self, id: &str, case: &Value) -> Result<Option<CaseResult>> {
+        let build = requests::build(self.folder, self.scratch.path(), case, Order::Sorted);
+        let wanted = build.as_ref().ok().map(|bytes| Request::parse(bytes));
+        let reply = requests::reply_for(&self.folder.join("repo_replies"), case)?;
+        let line = requests::as_command_line(self.folder, self.scratch.path(), case, &reply)?;
+        let (rc, sent) = cli::requests(&self.world, line)?;
+        let sent: Vec<String> = sent
+            .into_iter()
+            .filter(|(service, _)| *service == word(case, "service"))
+            .map(|(_, text)| text)
+            .collect();
+        let built = build.ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        if sent.first() == built.as_ref() && sent.len() <= 1 {
+            return Ok(None);
+        }
+        let (rule, good) = match (&wanted, sent.as_slice()) {
+            (Some(wanted), []) if wanted.repo_text.is_empty() => ("R4", rc != 0),
+            (Some(wanted), [one]) => {
+                let same =
+                    |request: &Request| Request { spec: String::new(), refresh: false, ..request.clone() };
+                let one = Request::parse(one.as_bytes());
+                let refresh = case["args"].as_array().is_some_and(|args| args.contains(&"--refresh".into()));
+                (if refresh { "R15" } else { "R16" }, same(&one) == same(wanted) && one.refresh == refresh)
+            }
+            _ => ("", false),
+        };
+        let difference = format!("the program ends with {rc} and sends {sent:?}, not {built:?}");
+        let instead = Some(if good { Ok(()) } else { Err(difference.clone()) });
+        Ok(Some(CaseResult {
+            id: id.to_owned(),
+            better: vec![rule.to_owned()],
+            difference: Some(difference),
+            instead,
+        }))
     }
 
     /// Runs the service for a case.

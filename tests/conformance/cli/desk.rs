@@ -52,6 +52,8 @@ pub struct Book {
     pub reads: usize,
     /// Requests to the UpdateVM.
     pub requests: Vec<Value>,
+    /// The same in full.
+    pub payloads: Vec<String>,
     /// What went wrong at the desk itself.
     pub faults: Vec<String>,
     queries: usize,
@@ -282,7 +284,9 @@ impl Shared {
         input.read_to_end(&mut request).context("hearing a request")?;
         let request = String::from_utf8_lossy(&request).into_owned();
         let head = request.split_once("---\n").map_or(request.as_str(), |(head, _)| head);
-        self.book().requests.push(json!({ "service": service, "dest": target, "head": head }));
+        let entry = json!({ "service": service, "dest": target, "head": head });
+        self.book().requests.push(entry);
+        self.book().payloads.push(request.clone());
         if service == "qubes.TemplateSearch" {
             let mut book = self.book();
             let replies = &self.case.repo_reply;

@@ -8,11 +8,11 @@ use qvm_template::repo::choice::RepoOption;
 use qvm_template::repo::file;
 use qvm_template::repo::keys::KeyDirectory;
 use qvm_template::repo::variables::Variables;
-use qvm_template::repo::wire::Request;
+use qvm_template::repo::wire::{Limits, Request, SearchReply};
 use qvm_template::template::TemplateSpec;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::recording::word;
+use crate::recording::{to_latin1, word};
 
 const REPO_FILES: &str = "/etc/qubes/repo-templates/*.repo";
 const RELEASE: &str = "4.3";
@@ -29,17 +29,26 @@ struct CommandLine {
     words: Vec<String>,
 }
 
+/// In which order repository files of one pattern are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As the original happened to read them.
+    Recorded,
+    /// As we do.
+    Sorted,
+}
+
 /// The request that our tool sends for a case.
 ///
 /// # Errors
 /// Our tool would send none: why.
-pub fn build(folder: &Path, scratch: &Path, case: &Value) -> Result<Vec<u8>> {
+pub fn build(folder: &Path, scratch: &Path, case: &Value, order: Order) -> Result<Vec<u8>> {
     let line = CommandLine::read(case)?;
     let recorded = Request::parse(word(case, "request").as_bytes());
     let root = lay_out(folder, scratch, case, &recorded)?;
     let shown = |pattern: &String| format!("{}{pattern}", root.display());
     let mut patterns: Vec<String> = line.repo_files.iter().map(shown).collect();
-    if line.repo_files == [REPO_FILES] {
+    if line.repo_files == [REPO_FILES] && order == Order::Recorded {
         patterns = in_recorded_order(&patterns[0], &recorded)?;
     }
     let loaded = file::load(&patterns)?;
@@ -57,6 +66,67 @@ pub fn build(folder: &Path, scratch: &Path, case: &Value) -> Result<Vec<u8>> {
         releasever: Some(releasever),
     };
     Ok(request.encode()?)
+}
+
+/// The same command line as a case of `cli.jsonl`, for the real program.
+pub fn as_command_line(folder: &Path, scratch: &Path, case: &Value, reply: &str) -> Result<Value> {
+    let recorded = Request::parse(word(case, "request").as_bytes());
+    let root = lay_out(folder, scratch, case, &recorded)?;
+    let mut files = serde_json::Map::new();
+    let mut repo_files = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next)? {
+            let path = entry?.path();
+            let shown = format!("/{}", path.strip_prefix(&root)?.display());
+            if path.is_dir() {
+                folders.push(path);
+            } else if shown.starts_with("/etc/qubes/repo-templates/") && shown.ends_with(".repo") {
+                repo_files.push(shown.rsplit('/').next().unwrap_or_default().to_owned());
+            } else {
+                files.insert(shown, json!({ "text": to_latin1(&fs::read(&path)?) }));
+            }
+        }
+    }
+    let mut args = case["args"].as_array().context("no args")?.clone();
+    // One attempt shows what is asked for; whether the package suits the recorded keys is for others to say.
+    if let Some(at) =
+        args.iter().position(|arg| arg == "download").filter(|_| !args.contains(&json!("--retries")))
+    {
+        args.insert(at + 1, json!("--retries=1"));
+    }
+    Ok(json!({
+        "id": case["id"], "population": "small", "repo_reply": reply, "args": args, "stdin": null, "files": files,
+        "repo_files": repo_files, "rc": 0, "stdout": "", "stderr": "", "calls": [], "requests": [], "files_after": [], "better": null,
+    }))
+}
+
+/// The recorded reply that makes the command line of a case choose the package that its request names; any one where the
+/// request names none.
+pub fn reply_for(folder: &Path, case: &Value) -> Result<String> {
+    let line = CommandLine::read(case)?;
+    let asked = Request::parse(word(case, "request").as_bytes()).spec;
+    let mut replies: Vec<PathBuf> =
+        fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    replies.sort();
+    let mut last = None;
+    for path in replies.iter().filter(|path| path.extension().is_some_and(|end| end == "stdout")) {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let Ok(reply) = SearchReply::parse(&fs::read(path)?, Limits::default()) else { continue };
+        let spec = line.words.first().map(|word| TemplateSpec::new(word)).transpose()?;
+        let meant = reply
+            .offers
+            .iter()
+            .filter(|offer| spec.as_ref().is_none_or(|spec| spec.matches(&offer.name, &offer.evr)));
+        let newest = meant
+            .max_by(|a, b| a.evr.cmp(&b.evr))
+            .map(|offer| format!("qubes-template-{}-{}", offer.name, offer.evr));
+        if line.command != "download" && !reply.offers.is_empty() || newest.as_deref() == Some(&asked) {
+            return Ok(name);
+        }
+        last = Some(name);
+    }
+    last.context("there is no reply")
 }
 
 /// The files of a pattern in the order that the original happened to read them in. (We sort them.)
