@@ -295,7 +295,10 @@ mod tests {
             assert_eq!(be32(&raw[8..12]) % size, 0);
         }
         let trailer = &bytes[bytes.len() - 16..];
-        assert_eq!(i32::from_be_bytes(trailer[8..12].try_into().unwrap()), -16 * entries as i32);
+        assert_eq!(
+            i32::from_be_bytes(trailer[8..12].try_into().unwrap()),
+            -16 * i32::try_from(entries).unwrap()
+        );
     }
 
     #[test]

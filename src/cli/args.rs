@@ -226,11 +226,11 @@ impl<'a> Parser<'a> {
             if let [def] = abbreviated(&global, name)[..] {
                 return Ok(Resolved::Known { def, own: false, explicit });
             }
-        } else if let Some(letter) = arg.chars().nth(1) {
-            if let Some(def) = GLOBAL.iter().find(|def| def.short == Some(letter)) {
-                let explicit = Some(&arg[2..]).filter(|rest| !rest.is_empty());
-                return Ok(Resolved::Known { def, own: true, explicit });
-            }
+        } else if let Some(letter) = arg.chars().nth(1)
+            && let Some(def) = GLOBAL.iter().find(|def| def.short == Some(letter))
+        {
+            let explicit = Some(&arg[2..]).filter(|rest| !rest.is_empty());
+            return Ok(Resolved::Known { def, own: true, explicit });
         }
         Ok(if is_negative_number(arg) || arg.contains(' ') { Resolved::Plain } else { Resolved::Unknown })
     }

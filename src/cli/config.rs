@@ -304,13 +304,11 @@ impl File {
 
 fn parse(text: &str) -> anyhow::Result<toml::Table> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| anyhow!("{}", error.message()))?;
-    for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-        match similar(key, KEYS.into_iter()) {
-            Some(meant) => bail!("unknown key `{key}`; did you mean `{meant}`?"),
-            None => bail!("unknown key `{key}`; there are: {}", KEYS.join(", ")),
-        }
+    let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) else { return Ok(table) };
+    match similar(key, KEYS.into_iter()) {
+        Some(meant) => bail!("unknown key `{key}`; did you mean `{meant}`?"),
+        None => bail!("unknown key `{key}`; there are: {}", KEYS.join(", ")),
     }
-    Ok(table)
 }
 
 fn latest<T>(
@@ -350,7 +348,6 @@ fn attempts(number: i64) -> u32 {
     u32::try_from(number.max(0)).unwrap_or(u32::MAX)
 }
 
-#[expect(clippy::ptr_arg, reason = "it reads the value of a setting of this type")]
 fn color(word: &String) -> anyhow::Result<Color> {
     match word.as_str() {
         "auto" => Ok(Color::Auto),
@@ -360,7 +357,6 @@ fn color(word: &String) -> anyhow::Result<Color> {
     }
 }
 
-#[expect(clippy::ptr_arg, reason = "it reads the value of a setting of this type")]
 fn progress(word: &String) -> anyhow::Result<Progress> {
     match word.as_str() {
         "auto" => Ok(Progress::Auto),

@@ -234,7 +234,7 @@ fn pipe_details(entry: &Entry) -> String {
         &template.url,
         &template.summary,
     ];
-    let fields = fields.map(|field| field.replace('|', " ").replace('\n', " ")).join("|");
+    let fields = fields.map(|field| field.replace(['|', '\n'], " ")).join("|");
     format!("{fields}|{}", template.description.replace('\n', "|"))
 }
 

@@ -264,7 +264,7 @@ fn line(subject: &str, done: u64, total: Option<u64>, rate: u64) -> String {
     let part = |whole: u64| done.min(total).saturating_mul(whole) / total;
     let filled = usize::try_from(part(CELLS)).unwrap_or_default();
     let cells = usize::try_from(CELLS).unwrap_or_default();
-    let left = if rate == 0 { "?".to_owned() } else { clock(total.saturating_sub(done) / rate) };
+    let left = total.saturating_sub(done).checked_div(rate).map_or_else(|| "?".to_owned(), clock);
     let bar = "#".repeat(filled) + &" ".repeat(cells - filled);
     format!(
         "{subject}: {:>3}%|{bar}| {}/{} [{left}, {}B/s]",

@@ -124,7 +124,7 @@ impl OptDef {
         Self { short: Some(short), ..self }
     }
 
-    const fn new(self) -> Self {
+    const fn ours(self) -> Self {
         Self { original: false, ..self }
     }
 
@@ -185,9 +185,9 @@ pub static GLOBAL: &[OptDef] = &[
         "MODE",
         "Progress on stderr: auto, none, plain, json or json:FD",
     )
-    .new(),
-    OptDef::value(Opt::Color, "color", "WHEN", "Colour: auto, always or never").new(),
-    OptDef::flag(Opt::Json, "json", "Print results and errors as JSON, in a versioned form").new(),
+    .ours(),
+    OptDef::value(Opt::Color, "color", "WHEN", "Colour: auto, always or never").ours(),
+    OptDef::flag(Opt::Json, "json", "Print results and errors as JSON, in a versioned form").ours(),
     OptDef::flag(Opt::Version, "version", "Print the version and exit"),
     OptDef::flag(Opt::Help, "help", "Print help and exit").letter('h'),
 ];
@@ -212,7 +212,7 @@ static NO_GPG_CHECK: OptDef = OptDef::flag(
     "Take local files without a signature; never applies to downloads",
 );
 static NEWEST: OptDef =
-    OptDef::flag(Opt::Newest, "newest", "Install the newest build, not the one that is installed").new();
+    OptDef::flag(Opt::Newest, "newest", "Install the newest build, not the one that is installed").ours();
 static ALL: OptDef = OptDef::flag(Opt::All, "all", "What is installed and what is available (default)");
 static INSTALLED: OptDef = OptDef::flag(Opt::Installed, "installed", "What is installed");
 static AVAILABLE: OptDef = OptDef::flag(Opt::Available, "available", "What the enabled repositories have");
@@ -231,7 +231,7 @@ static DISASSOC: OptDef = OptDef::flag(
     "disassoc",
     "First turn what uses the templates over to a dummy or to nothing",
 );
-static FORCE: OptDef = OptDef::flag(Opt::Force, "force", "Remove qubes that are no templates too").new();
+static FORCE: OptDef = OptDef::flag(Opt::Force, "force", "Remove qubes that are no templates too").ours();
 static REPO_ALL: OptDef = OptDef::flag(Opt::All, "all", "Enabled and disabled repositories").group(2);
 static ENABLED: OptDef = OptDef::flag(Opt::Enabled, "enabled", "Enabled repositories (default)").group(2);
 static DISABLED: OptDef = OptDef::flag(Opt::Disabled, "disabled", "Disabled repositories").group(2);

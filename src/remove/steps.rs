@@ -189,10 +189,8 @@ impl Steps<'_> {
     }
 
     async fn kill(&self, names: &[String]) -> Result<(), Failure> {
-        let one = |name: &'_ str| -> Pending<'_, Result<(), CallError>> {
-            let qube = self.qube_of(name.to_owned());
-            Box::pin(async move { qube.await })
-        };
+        let one =
+            |name: &str| -> Pending<'_, Result<(), CallError>> { Box::pin(self.qube_of(name.to_owned())) };
         let results = bounded(AT_A_TIME, names.iter().map(|name| one(name)).collect()).await;
         let mut failed = false;
         for (name, error) in
@@ -254,10 +252,10 @@ impl Steps<'_> {
                 left |= change.new == NewValue::Dummy;
             }
         }
-        if let Some(dummy) = journal.made_dummy.filter(|_| !left) {
-            if let Err(error) = self.qube(&dummy).remove().await {
-                self.say(&format!("Warning: '{dummy}' could not be removed: {error}"));
-            }
+        if let Some(dummy) = journal.made_dummy.filter(|_| !left)
+            && let Err(error) = self.qube(&dummy).remove().await
+        {
+            self.say(&format!("Warning: '{dummy}' could not be removed: {error}"));
         }
         if !journal.removed.is_empty() {
             self.say(&format!("Removed before that: {}", journal.removed.join(", ")));

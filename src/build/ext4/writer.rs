@@ -468,7 +468,7 @@ impl Writer<'_> {
             let needed = self.space.given() + self.space.missing();
             bail!(
                 "the file system of {} MiB is full: the tree needs at least {} MiB",
-                self.geometry.blocks * BLOCK >> 20,
+                (self.geometry.blocks * BLOCK) >> 20,
                 self.sufficient(needed)? >> 20
             );
         }
@@ -525,7 +525,7 @@ impl Writer<'_> {
             Ok(geometry.blocks - fixed >= content + journal_blocks(size / BLOCK))
         };
         // runs are never shared between files, so the sum of the blocks decides
-        let (mut low, mut high) = (self.geometry.blocks * BLOCK >> 20, (taken * BLOCK >> 20) * 2 + 64);
+        let (mut low, mut high) = ((self.geometry.blocks * BLOCK) >> 20, ((taken * BLOCK) >> 20) * 2 + 64);
         while low < high {
             let middle = low + (high - low) / 2;
             if fits(middle << 20).unwrap_or(false) { high = middle } else { low = middle + 1 }
@@ -536,14 +536,14 @@ impl Writer<'_> {
 
 /// Blocks of the journal of a file system with `blocks` blocks, as `mke2fs` has it.
 fn journal_blocks(blocks: u64) -> u64 {
-    match blocks {
-        ..32_768 => 1024,
-        ..262_144 => 4096,
-        ..524_288 => 8192,
-        ..4_194_304 => 16_384,
-        ..8_388_608 => 32_768,
-        ..16_777_216 => 65_536,
-        ..33_554_432 => 131_072,
-        _ => 262_144,
-    }
+    const STEPS: [(u64, u64); 7] = [
+        (32_768, 1024),
+        (262_144, 4096),
+        (524_288, 8192),
+        (4_194_304, 16_384),
+        (8_388_608, 32_768),
+        (16_777_216, 65_536),
+        (33_554_432, 131_072),
+    ];
+    STEPS.iter().find(|(limit, _)| blocks < *limit).map_or(262_144, |(_, journal)| *journal)
 }
