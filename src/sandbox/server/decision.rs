@@ -35,8 +35,11 @@ pub struct Grounds<'a> {
     /// Calls that the population refuses.
     pub refused: &'a [Rule],
     /// What the user says to a question: one of the targets on offer, another, or no.
-    pub answer: &'a dyn Fn(&[String], Option<String>) -> Option<String>,
+    pub answer: &'a User<'a>,
 }
+
+/// Answers a question that offers these targets, one of them perhaps chosen beforehand.
+pub type User<'a> = dyn Fn(&[String], Option<String>) -> Option<String> + 'a;
 
 impl Grounds<'_> {
     /// Decides about a call with a cleaned name. Lines for the log are added to `lines`; none: refused.
