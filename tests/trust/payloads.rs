@@ -3,7 +3,12 @@
 
 use std::io::Write;
 
+use qvm_template::payload::Payload;
+use qvm_template::root_image::{CopyError, Limits};
+use qvm_template::verify::{Policy, check_digests_only};
+
 use super::surgery::{Rpm, STRING_ARRAY};
+use super::{package, spool};
 
 const DIR: &str = "/var/lib/qubes/vm-templates/test";
 
@@ -133,4 +138,241 @@ pub fn sparse(header: &mut [u8], size: &[u8; 12], entries: &[(&[u8; 12], &[u8; 1
         slot[..12].copy_from_slice(*offset);
         slot[12..].copy_from_slice(*len);
     }
+}
+
+/// What becomes of a package with these files: the code of its rejection, wherever on the line that happens.
+fn fate(rpm: &Rpm) -> &'static str {
+    let verified = match check_digests_only(spool(&rpm.bytes()), &Policy::any()) {
+        Ok(verified) => verified,
+        Err(rejection) => return rejection.code(),
+    };
+    let limits = Limits { image_size: 1 << 30, ..Limits::default() };
+    let opened = Payload::open(&verified, &verified.info().name).and_then(|p| p.root_image(limits));
+    let image = match opened {
+        Ok(image) => image,
+        Err(rejection) => return rejection.code(),
+    };
+    let size = image.size();
+    let mut out = Vec::new();
+    match image.copy_to(&mut out, &mut |_| {}) {
+        Ok(_) => {
+            assert_eq!(out.len() as u64, size);
+            "ok"
+        }
+        Err(CopyError::Rejected(rejection)) => {
+            assert!((out.len() as u64) < size, "{rejection}: all bytes were written");
+            rejection.code()
+        }
+        Err(CopyError::Write(e)) => panic!("{e}"),
+    }
+}
+
+#[test]
+fn every_attack_by_payload_ends_in_its_own_rejection() {
+    let base = Rpm::read(&package("tiny"));
+    let image = tar(b'0', &[7; 5000], |_| {});
+    let good = || template(&image, 3000);
+    let with = |more: File| fate(&pack(&base, &[good(), vec![more]].concat()));
+    let changed = |at: usize, how: &dyn Fn(&mut File)| {
+        let mut files = good();
+        how(&mut files[at]);
+        fate(&pack(&base, &files))
+    };
+    let root = |tar: &[u8]| fate(&pack(&base, &template(tar, 3000)));
+    let mut seen = Vec::new();
+    let mut check =
+        |what: &str, fate: &'static str, wanted: &str| seen.push((what.to_owned(), fate, wanted.to_owned()));
+
+    check("nothing wrong", fate(&pack(&base, &good())), "ok");
+    check("an ignored file", with(file("/readme", b"text")), "ok");
+    check("an ignored directory", with(dir("/apps")), "ok");
+    // The list of files.
+    check("symlink", with(File { mode: 0o120_777, ..file("/link", b"/etc/passwd") }), "file-kind");
+    check("device", with(File { mode: 0o060_660, ..file("/disk", b"") }), "file-kind");
+    check("pipe", with(File { mode: 0o010_660, ..file("/pipe", b"") }), "file-kind");
+    check("dot dot", with(file("/../../../../../etc/cron.d/x", b"x")), "file-path");
+    check("double slash", with(file("//x", b"x")), "file-path");
+    check("control character", with(file("/a\x1b[2J", b"x")), "file-path");
+    check("outside", with(File { path: "/etc/cron.d/x".into(), ..file("", b"x") }), "file-outside");
+    check(
+        "a neighbour",
+        with(File { path: "/var/lib/qubes/vm-templates/test2/x".into(), ..file("", b"x") }),
+        "file-outside",
+    );
+    check("directory as a file", changed(0, &|f| f.mode = 0o100_660), "file-outside");
+    check("listed twice", with(file("/template.conf", b"x")), "file-twice");
+    check("second image", with(file("/root.img", b"x")), "second-image");
+    check("second image in tar", with(file("/root.img.tar", b"x")), "second-image");
+    check("no image", fate(&pack(&base, &[dir(""), file("/template.conf", b"gui=1\n")])), "no-root-image");
+    check("first part missing", changed(1, &|f| f.path = f.path.replace(".00", ".09")), "parts");
+    check("middle part missing", changed(2, &|f| f.path = f.path.replace(".01", ".09")), "parts");
+    check("odd number", with(file("/root.img.part.3", b"x")), "parts");
+    check("empty part", with(file("/root.img.part.03", b"")), "parts");
+    check("large template.conf", changed(4, &|f| f.data = vec![b'#'; 70_000]), "template-file");
+    check(
+        "many files",
+        fate(&pack(&base, &[good(), (0..5000).map(|i| file(&format!("/{i}"), b"")).collect()].concat())),
+        "file-list",
+    );
+    // The archive against the list.
+    check(
+        "parts swapped",
+        {
+            let mut f = good();
+            f.swap(1, 2);
+            fate(&pack(&base, &f))
+        },
+        "parts",
+    );
+    check("entry twice", changed(4, &|f| f.times = 2), "older-value");
+    check(
+        "entry twice, no size named",
+        {
+            let mut f = good();
+            f[4].times = 2;
+            fate(&with_payload(&base, &f, zstd::encode_all(&cpio(&f)[..], 1).unwrap(), None))
+        },
+        "archive-entry",
+    );
+    let odd = |how: &dyn Fn(&mut File)| {
+        let mut files = good();
+        how(&mut files[4]);
+        fate(&with_payload(&base, &files, zstd::encode_all(&cpio(&files)[..], 1).unwrap(), None))
+    };
+    check("entry missing", odd(&|f| f.times = 0), "archive-entry");
+    check("entry of another name", odd(&|f| f.entry_path = Some("./etc/passwd".into())), "archive-entry");
+    check("entry is a symlink", odd(&|f| f.entry_mode = Some(0o120_777)), "archive-entry");
+    check("entry of another size", odd(&|f| f.entry_size = Some(1 << 31)), "archive-entry");
+    check("hard link", odd(&|f| f.links = 2), "archive-entry");
+    check(
+        "ghost in the archive",
+        odd(&|f| {
+            f.path.push('x');
+            f.entry_path = Some("./x".into());
+        }),
+        "archive-entry",
+    );
+    check(
+        "unlisted entry",
+        {
+            let files = good();
+            let more = [files.clone(), vec![file("/more", b"x")]].concat();
+            fate(&with_archive(&base, &files, &cpio(&more)))
+        },
+        "older-value",
+    );
+    let archive = cpio(&good());
+    check(
+        "archive cut",
+        fate(&with_payload(
+            &base,
+            &good(),
+            zstd::encode_all(&archive[..archive.len() - 4], 1).unwrap(),
+            None,
+        )),
+        "archive",
+    );
+    check(
+        "archive goes on",
+        fate(&with_payload(
+            &base,
+            &good(),
+            zstd::encode_all(&[&archive[..], b"0707"].concat()[..], 1).unwrap(),
+            None,
+        )),
+        "trailing-data",
+    );
+    check(
+        "padding used",
+        {
+            let mut odd = archive.clone();
+            let at = odd.windows(8).position(|w| w == b"vm-templ").unwrap() - 1;
+            assert_eq!(odd[at], b'/');
+            let at = odd[..].windows(5).position(|w| w == b"gui=1").unwrap() + 6;
+            odd[at] = 1;
+            fate(&with_payload(&base, &good(), zstd::encode_all(&odd[..], 1).unwrap(), None))
+        },
+        "archive",
+    );
+    // The compressed stream.
+    let packed = zstd::encode_all(&archive[..], 1).unwrap();
+    check(
+        "stream cut",
+        fate(&with_payload(&base, &good(), packed[..packed.len() - 3].to_vec(), None)),
+        "compression",
+    );
+    check(
+        "stream goes on",
+        fate(&with_payload(&base, &good(), [&packed[..], b"more"].concat(), None)),
+        "compression",
+    );
+    check("not compressed", fate(&with_payload(&base, &good(), archive.clone(), None)), "compression");
+    check(
+        "other compression",
+        {
+            let mut r = pack(&base, &good());
+            r.header.set(1125, 6, b"bzip2\0");
+            fate(&r.fix_digests())
+        },
+        "compressor",
+    );
+    check(
+        "named as xz",
+        {
+            let mut r = pack(&base, &good());
+            r.header.set(1125, 6, b"xz\0");
+            fate(&r.fix_digests())
+        },
+        "compression",
+    );
+    check(
+        "a frame of zeros without end",
+        {
+            // 4 GiB of zeros in some hundred KiB, where the list says 5 KB.
+            let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 256 << 20), 1).unwrap();
+            fate(&with_payload(&base, &good(), bomb, None))
+        },
+        "archive",
+    );
+    check(
+        "huge window",
+        {
+            let mut e = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            e.window_log(30).unwrap();
+            std::io::Write::write_all(&mut e, &archive).unwrap();
+            fate(&with_payload(&base, &good(), e.finish().unwrap(), None))
+        },
+        "window",
+    );
+    // The tar archive.
+    check("two members", root(&[&image[..image.len() - 1024], &image[..]].concat()), "second-image");
+    check("a member behind the end", root(&[&image[..], &image[..]].concat()), "trailing-data");
+    check("symlink in tar", root(&tar(b'2', b"", |_| {})), "tar");
+    check("PAX", root(&tar(b'x', b"30 GNU.sparse.major=1\n", |_| {})), "tar-format");
+    check("no end", root(&image[..image.len() - 1024]), "tar");
+    check("only an end", root(&[0; 10240]), "tar");
+    check("cut in data", root(&image[..3000]), "tar");
+    check("empty image", root(&tar(b'0', b"", |_| {})), "empty-image");
+    check("huge image", root(&tar(b'S', b"", |h| sparse(h, b"77777777777\0", &[]))), "image-too-large");
+    check(
+        "overlap",
+        root(&tar(b'S', &[1; 1024], |h| {
+            sparse(
+                h,
+                b"00000010000\0",
+                &[(b"00000000000\0", b"00000001000\0"), (b"00000000000\0", b"00000001000\0")],
+            )
+        })),
+        "sparse-map",
+    );
+    check(
+        "endless map",
+        root(&tar(b'S', &[0; 4096], |h| {
+            sparse(h, b"00000010000\0", &[]);
+            h[482] = 1;
+        })),
+        "sparse-map",
+    );
+    let wrong: Vec<_> = seen.iter().filter(|(_, fate, wanted)| fate != wanted).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
