@@ -1,6 +1,9 @@
 //! Composing images: what is written is what other programs read.
 
+mod command;
 mod file_system;
+mod layers;
+mod listing;
 
 use std::path::Path;
 use std::process::Command;

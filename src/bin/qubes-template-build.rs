@@ -31,6 +31,12 @@ enum Command {
     Repo(Repo),
     /// Make a key pair that signs packages and repositories
     Keygen(Keygen),
+    Compose(qvm_template::build::command::compose::Compose),
+    Build(qvm_template::build::command::build::Build),
+    VerifyBuild(qvm_template::build::command::build::VerifyBuild),
+    Export(qvm_template::build::command::export::Export),
+    Inspect(qvm_template::build::command::inspect::Inspect),
+    Diff(qvm_template::build::command::inspect::Diff),
 }
 
 /// Make a package from an image
@@ -139,6 +145,23 @@ fn main() -> ExitCode {
         Command::Pack(args) => args.run(),
         Command::Repo(args) => args.run(),
         Command::Keygen(args) => args.run(),
+        Command::Compose(args) => source_date()
+            .and_then(|date| args.run(i64::from(date), &mut std::io::stdout(), &mut std::io::stderr())),
+        Command::Build(args) => source_date().and_then(|date| {
+            args.run(i64::from(date), cores(), &mut std::io::stdout(), &mut std::io::stderr())
+        }),
+        Command::VerifyBuild(args) => match args.run(&mut std::io::stdout(), &mut std::io::stderr()) {
+            Ok(false) => return ExitCode::FAILURE,
+            done => done.map(drop),
+        },
+        Command::Export(args) => {
+            source_date().and_then(|date| args.run(i64::from(date), &mut std::io::stderr()))
+        }
+        Command::Inspect(args) => args.run(&mut std::io::stdout()),
+        Command::Diff(args) => match args.run(&mut std::io::stdout()) {
+            Ok(false) => return ExitCode::FAILURE,
+            done => done.map(drop),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,9 @@
 //! Nothing here asks the clock or the environment; what a package contains follows from what is given, so the same
 //! input makes the same bytes anywhere.
 
+pub mod command;
+pub mod compare;
+pub mod compose;
 pub mod compress;
 pub mod cpio;
 pub mod disk;

@@ -22,12 +22,15 @@
 //! compression = "zstd"           # or xz, gzip
 //! level = 19
 //! ```
+//!
+//! What the image is made of is described with [`super::compose`].
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
+use super::compose::{EditRecipe, EfiRecipe, ImageRecipe, LayerRecipe};
 use super::compress::{Compression, Method};
 use super::package::{Menus, Package};
 use crate::template::{Evr, TemplateName};
@@ -61,6 +64,20 @@ pub struct Recipe {
     /// Compression.
     #[serde(default)]
     pub payload: PayloadRecipe,
+    /// The moment that the source stands for, in seconds since 1970.
+    pub source_date: Option<i64>,
+    /// The image.
+    #[serde(default)]
+    pub image: ImageRecipe,
+    /// What the image is made of.
+    #[serde(default)]
+    pub layers: Vec<LayerRecipe>,
+    /// Changes after the last layer.
+    #[serde(default)]
+    pub edits: Vec<EditRecipe>,
+    /// Files for the EFI partition.
+    #[serde(default)]
+    pub efi: Vec<EfiRecipe>,
 }
 
 /// Menu entries of a recipe.
@@ -91,7 +108,7 @@ impl Recipe {
     /// # Errors
     /// Text that is not TOML, or has keys that nobody knows.
     pub fn parse(text: &str) -> Result<Self> {
-        toml::from_str(text).context("reading the recipe")
+        toml::from_str(text).map_err(|error| with_suggestion(&error)).context("reading the recipe")
     }
 
     /// Checks the recipe and fills in what it leaves open from the moment that the source stands for.
@@ -168,6 +185,39 @@ fn menu(entries: &[String]) -> Result<Vec<u8>> {
         text.push('\n');
     }
     Ok(text.into_bytes())
+}
+
+/// The error with the known key that is nearest to one that nobody knows.
+fn with_suggestion(error: &toml::de::Error) -> anyhow::Error {
+    let message = error.message();
+    let mut words = message.split('`').skip(1).step_by(2);
+    let unknown = words.next().filter(|_| message.starts_with("unknown"));
+    let near = unknown.and_then(|unknown| {
+        words.map(|known| (distance(unknown, known), known)).filter(|(far, _)| *far <= 2).min()
+    });
+    match near {
+        Some((_, known)) => anyhow::anyhow!("{}help: did you mean `{known}`?", error.to_string()),
+        None => anyhow::anyhow!("{}", error.to_string().trim_end()),
+    }
+}
+
+/// How many letters have to be inserted, removed, replaced or exchanged with the next.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

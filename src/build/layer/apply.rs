@@ -18,7 +18,7 @@
 //!
 //! Refused, with the name of the entry: `..` in a name or in the target of a hard link, the names `.wh.`, `.wh..` and
 //! `.wh...` (a program that takes them literally removes the directory above), a parent that is no directory, a hard
-//! link to what is not there.
+//! link to itself or to what is not there.
 
 use std::collections::BTreeSet;
 
@@ -253,6 +253,7 @@ impl Layer<'_> {
         let parts = Parts::new(target)?;
         let (parents, last) = parts.split_last().with_context(missing)?;
         let directory = self.tree.directory(parents, Missing::Nothing)?.with_context(missing)?;
+        ensure!((directory, last) != (parent, name), "it is a hard link to itself");
         let id = self.tree.child(directory, last).with_context(missing)?;
         self.tree.link(parent, name, id)
     }

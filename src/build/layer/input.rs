@@ -25,6 +25,7 @@ pub struct Spool {
     source: Option<SourceId>,
     len: u64,
     limit: u64,
+    folder: std::path::PathBuf,
 }
 
 impl Spool {
@@ -32,7 +33,7 @@ impl Spool {
     pub fn new(directory: &Path, limit: u64) -> Result<Self> {
         let file = tempfile::tempfile_in(directory)
             .with_context(|| format!("making a temporary file in {}", directory.display()))?;
-        Ok(Self { file: Arc::new(file), source: None, len: 0, limit })
+        Ok(Self { file: Arc::new(file), source: None, len: 0, limit, folder: directory.to_owned() })
     }
 
     /// Keeps `bytes`, and says where they are.
@@ -50,10 +51,28 @@ impl Spool {
         }
     }
 
+    /// The file behind it.
+    #[must_use]
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
     /// How many bytes it holds.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// How many bytes more it may hold.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.limit - self.len
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Whether nothing was put into it.

@@ -47,6 +47,12 @@ impl Sources {
         Ok(id)
     }
 
+    /// Whether a source is this file.
+    #[must_use]
+    pub fn is(&self, id: SourceId, file: &Arc<File>) -> bool {
+        matches!(self.0.get(id.0 as usize), Some(Source::File(known)) if Arc::ptr_eq(known, file))
+    }
+
     /// Opens the content of a file for reading.
     pub fn open<'a>(&'a self, content: &'a Content) -> Reader<'a> {
         Reader { sources: self, content, host: None }

@@ -262,6 +262,20 @@ impl Tree {
         Walk::new(self)
     }
 
+    /// Number of names, the root's included, and bytes in files, holes included.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        let mut seen = vec![false; self.nodes.len()];
+        self.walk().fold((0, 0), |(names, bytes), step| {
+            let first = !std::mem::replace(&mut seen[step.id.index()], true);
+            let size = match &self.node(step.id).kind {
+                Kind::File(content) if first => content.size(),
+                _ => 0,
+            };
+            (names + 1, bytes + size)
+        })
+    }
+
     fn name(&mut self, parent: NodeId, name: &[u8], id: NodeId) -> Result<()> {
         path::check_name(name)?;
         let Kind::Directory(entries) = &mut self.nodes[parent.index()].kind else {
