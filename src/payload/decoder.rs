@@ -38,7 +38,7 @@ impl Compression {
     }
 
     /// A decoder of what `input` yields. `threads` beside the calling one may help where the format allows it.
-    pub(crate) fn decoder<R: BufRead>(self, input: R, threads: u32) -> Result<Decoder<R>, Rejection> {
+    pub(crate) fn decoder<R: BufRead>(self, mut input: R, threads: u32) -> Result<Decoder<R>, Rejection> {
         Ok(match self {
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
@@ -46,7 +46,7 @@ impl Compression {
                 Decoder::Zstd(decoder)
             }
             Self::Xz => {
-                let stream = if threads > 1 {
+                let stream = if threads > 1 && has_sizes(input.fill_buf()?) {
                     liblzma::stream::MtStreamBuilder::new()
                         .threads(threads)
                         .timeout_ms(0)
@@ -62,6 +62,14 @@ impl Compression {
             Self::Gzip => Decoder::Gzip(flate2::bufread::GzDecoder::new(input)),
         })
     }
+}
+
+/// Whether the first block of an xz stream names its sizes, as encoders with threads write it: only such blocks can be
+/// decoded side by side, and the decoder for them cannot leave out the checksums.
+fn has_sizes(stream: &[u8]) -> bool {
+    const STREAM_HEADER: usize = 12;
+    const BOTH_SIZES: u8 = 0xc0;
+    stream.get(STREAM_HEADER + 1).is_some_and(|flags| flags & BOTH_SIZES == BOTH_SIZES)
 }
 
 /// A running decoder.
@@ -144,9 +152,16 @@ mod tests {
         gzip.write_all(&text).unwrap();
         let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 2);
         xz.write_all(&text).unwrap();
+        let mut blocks = liblzma::stream::MtStreamBuilder::new();
+        let blocks = blocks.threads(1).preset(0).block_size(500).encoder().unwrap();
+        let mut blocks = liblzma::write::XzEncoder::new_stream(Vec::new(), blocks);
+        blocks.write_all(&text).unwrap();
+        let (xz, blocks) = (xz.finish().unwrap(), blocks.finish().unwrap());
+        assert_eq!((has_sizes(&xz), has_sizes(&blocks)), (false, true));
         for (kind, packed) in [
             (Compression::Gzip, gzip.finish().unwrap()),
-            (Compression::Xz, xz.finish().unwrap()),
+            (Compression::Xz, xz),
+            (Compression::Xz, blocks),
             (Compression::Zstd, zstd::encode_all(&text[..], 3).unwrap()),
         ] {
             assert_eq!(read_all(kind, &packed).unwrap(), text, "{kind:?}");
