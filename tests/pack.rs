@@ -259,3 +259,63 @@ fn what_cannot_be_packed_leaves_nothing_behind() {
         assert_eq!(left, ["recipe.toml"], "{arguments:?}");
     }
 }
+
+/// Highest amount of memory that a run of the builder held, in KiB.
+fn peak(place: &Path, arguments: &[&str]) -> Result<u64> {
+    let mut child = command(place, BUILD, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut peak = 0;
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak);
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "the builder ended with {status}");
+            return Ok(peak);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn memory_does_not_follow_the_image() {
+    let place = folder().unwrap();
+    let at = place.path();
+    let words = ["pack", "root.img", "--name", "demo", "-o", "out.rpm", "--level", "1", "--threads", "2"];
+    let mut peaks = Vec::new();
+    for mebibytes in [128, 512] {
+        image(at, mebibytes).unwrap();
+        // Data all over, and not only where the helper puts some.
+        shell(
+            at,
+            "head -c $(stat -c %s root.img) /dev/zero | tr '\\0' 'x' > root.img2; mv root.img2 root.img",
+        )
+        .unwrap();
+        peaks.push(peak(at, &words).unwrap());
+    }
+    assert!(peaks[0] > 0 && peaks[1] < peaks[0] + (8 << 10), "{peaks:?} KiB");
+}
+
+#[test]
+fn a_disk_has_the_partitions_of_the_distributions() {
+    let place = folder().unwrap();
+    let at = place.path();
+    shell(at, "truncate -s 20M root.ext4 && mkfs.ext4 -q -F root.ext4").unwrap();
+    build(at, &["disk", "root.ext4", "-o", "disk.img", "--size", "512"]).unwrap();
+    let table = shell(at, "sfdisk -d disk.img").unwrap();
+    for part in [
+        "label-id: F4796A2A-E377-45BD-B539-D6D49E569055",
+        "start=        2048, size=      409600, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, \
+         uuid=FA4D6529-56DA-47C7-AE88-E2DFECB72621, name=\"EFI System\"",
+        "start=      411648, size=        4096, type=21686148-6449-6E6F-744E-656564454649, \
+         uuid=1E6C9DB4-1E91-46C4-846A-2030DCB13B8C, name=\"BIOS boot partition\"",
+        "start=      415744, size=      630784, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, \
+         uuid=693244E6-3E07-47BF-AD79-ACADE4293FE7, name=\"Root filesystem\"",
+    ] {
+        assert!(table.contains(part), "{part}\n{table}");
+    }
+    let script =
+        "dd if=disk.img of=back bs=1M skip=203 count=20 status=none && cmp back root.ext4 && e2fsck -fn back";
+    shell(at, script).unwrap();
+    assert!(build(at, &["disk", "root.ext4", "-o", "small.img", "--size", "210"]).is_err());
+    assert!(!at.join("small.img").exists());
+}

@@ -2,6 +2,7 @@
 //! The builder's command line.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +11,8 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use qvm_template::build::compress::{Compression, Method};
+use qvm_template::build::disk::{self, Disk};
+use qvm_template::build::image::Image;
 use qvm_template::build::keys::{Algorithm, NewKey, SigningKey, seconds};
 use qvm_template::build::package::{Making, PART, pack};
 use qvm_template::build::recipe::Recipe;
@@ -29,6 +32,8 @@ enum Command {
     Pack(Pack),
     /// Write the metadata of a repository
     Repo(Repo),
+    /// Put a root file system into the disk that templates have
+    Disk(DiskOf),
     /// Make a key pair that signs packages and repositories
     Keygen(Keygen),
     Compose(qvm_template::build::command::compose::Compose),
@@ -105,6 +110,21 @@ struct Repo {
     compression: MethodName,
 }
 
+/// Put a root file system into the disk that templates have
+///
+/// The disk has the partitions that templates of Qubes OS have and that their qubes count on: EFI, BIOS boot, root.
+#[derive(Args)]
+struct DiskOf {
+    /// Image of the root file system
+    root: PathBuf,
+    /// Disk to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Size of the disk in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 10 << 10)]
+    size: u64,
+}
+
 /// Make a key pair that signs packages and repositories
 #[derive(Args)]
 struct Keygen {
@@ -144,6 +164,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Pack(args) => args.run(),
         Command::Repo(args) => args.run(),
+        Command::Disk(args) => args.run(),
         Command::Keygen(args) => args.run(),
         Command::Compose(args) => source_date()
             .and_then(|date| args.run(i64::from(date), &mut std::io::stdout(), &mut std::io::stderr())),
@@ -247,6 +268,50 @@ impl Signing {
             .with_context(|| format!("using the key {}", path.display()))?;
         Ok(Some(key))
     }
+}
+
+impl DiskOf {
+    fn run(&self) -> Result<()> {
+        let size = self.size.checked_mul(1 << 20).context("the disk is too large")?;
+        let room = disk::root(size)?;
+        let reading = || format!("reading {}", self.root.display());
+        let mut root = File::open(&self.root).with_context(reading)?;
+        let length = root.metadata().with_context(reading)?.len();
+        if length > room.size {
+            bail!("the root file system has {length} bytes, and the disk room for {}", room.size);
+        }
+        let time = source_date()?;
+        let mut image = Image::create(&self.output)?;
+        image.set_size(size)?;
+        disk::write(&mut image, &Disk { size, serial: time, time: time.into(), ..Disk::default() })?;
+        let mut at = room.offset;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let taken = fill(&mut root, &mut buffer).with_context(reading)?;
+            if taken == 0 {
+                break;
+            }
+            // What is left of the last block is zero.
+            let whole = taken.next_multiple_of(4096);
+            buffer[taken..whole].fill(0);
+            image.write_at(at, &buffer[..whole])?;
+            at += whole as u64;
+        }
+        image.commit()?;
+        Ok(())
+    }
+}
+
+/// Reads as much as there is room for.
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut taken = 0;
+    while taken < buffer.len() {
+        match from.read(&mut buffer[taken..])? {
+            0 => break,
+            more => taken += more,
+        }
+    }
+    Ok(taken)
 }
 
 impl Keygen {
