@@ -191,9 +191,10 @@ impl Settings {
                 false
             }),
             retries: Setting::new(retries, latest(&files, "retries", toml_number)?, || 5),
-            color: Setting::new(typed_text(Opt::Color), text("color")?, || "auto".to_owned()).read(color)?,
+            color: Setting::new(typed_text(Opt::Color), text("color")?, || "auto".to_owned())
+                .read(|word| color(word))?,
             progress: Setting::new(typed_text(Opt::Progress), text("progress")?, || "auto".to_owned())
-                .read(progress)?,
+                .read(|word| progress(word))?,
             own_cachedir: cachedir.origin == Origin::Default,
             cachedir: cachedir.map(|path| environment.expand(&path)),
             keyring: keyring.map(|path| environment.expand(&path)),
@@ -348,8 +349,8 @@ fn attempts(number: i64) -> u32 {
     u32::try_from(number.max(0)).unwrap_or(u32::MAX)
 }
 
-fn color(word: &String) -> anyhow::Result<Color> {
-    match word.as_str() {
+fn color(word: &str) -> anyhow::Result<Color> {
+    match word {
         "auto" => Ok(Color::Auto),
         "always" => Ok(Color::Always),
         "never" => Ok(Color::Never),
@@ -357,8 +358,8 @@ fn color(word: &String) -> anyhow::Result<Color> {
     }
 }
 
-fn progress(word: &String) -> anyhow::Result<Progress> {
-    match word.as_str() {
+fn progress(word: &str) -> anyhow::Result<Progress> {
+    match word {
         "auto" => Ok(Progress::Auto),
         "none" => Ok(Progress::None),
         "plain" => Ok(Progress::Plain),

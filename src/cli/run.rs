@@ -233,8 +233,8 @@ impl Run<'_> {
         };
         let api = admin::connect();
         let names = &self.typed.positionals;
-        remove::run(api.as_ref(), self.terminal, self.cancel, names, options).await?;
-        Ok(Done { json: json!({"removed": names}), ..Done::default() })
+        let removed = remove::run(api.as_ref(), self.terminal, self.cancel, names, options).await?;
+        Ok(Done { json: json!({"removed": removed}), ..Done::default() })
     }
 
     fn clean(&self) -> Result<Done, Failure> {

@@ -44,7 +44,7 @@ pub struct Options<'a> {
     pub own: Option<&'a str>,
 }
 
-/// Removes the qubes called `names`.
+/// Removes the qubes called `names`, and returns the names of all that are gone.
 ///
 /// # Errors
 /// When a name cannot be meant, the person says no, the plan has obstacles, or a step fails.
@@ -54,7 +54,7 @@ pub async fn run(
     cancel: &Cancel,
     names: &[String],
     options: Options<'_>,
-) -> Result<(), Failure> {
+) -> Result<Vec<String>, Failure> {
     if names.is_empty() && !options.ask && options.mode != Mode::Purge {
         return Err(Failure::Usage("one of the arguments --all VMNAME is required".to_owned()));
     }
@@ -66,7 +66,8 @@ pub async fn run(
     let _lock = Lock::take("remove").map_err(Failure::new)?;
     if options.mode == Mode::Plain {
         confirm(reporter, names, options).await?;
-        return cancel.or(remove_plainly(api, reporter, names)).await;
+        cancel.or(remove_plainly(api, reporter, names)).await?;
+        return Ok(names.to_vec());
     }
     let system = System::read(api).await?;
     let reach = if options.mode == Mode::Purge { Reach::Users } else { Reach::Named };
@@ -82,7 +83,8 @@ pub async fn run(
     if !plan.obstacles.is_empty() {
         return Err(refused(reporter, &plan));
     }
-    steps::carry_out(api, reporter, cancel, &system, &plan, options.mode).await
+    steps::carry_out(api, reporter, cancel, &system, &plan, options.mode).await?;
+    Ok(plan.goes)
 }
 
 /// Rules R27 and R38: every name once, of a qube that exists, and of a template.

@@ -190,8 +190,8 @@ impl Steps<'_> {
 
     async fn kill(&self, names: &[String]) -> Result<(), Failure> {
         let one =
-            |name: &str| -> Pending<'_, Result<(), CallError>> { Box::pin(self.qube_of(name.to_owned())) };
-        let results = bounded(AT_A_TIME, names.iter().map(|name| one(name)).collect()).await;
+            |name: &String| -> Pending<'_, Result<(), CallError>> { Box::pin(self.kill_one(name.clone())) };
+        let results = bounded(AT_A_TIME, names.iter().map(one).collect()).await;
         let mut failed = false;
         for (name, error) in
             names.iter().zip(results).filter_map(|(name, result)| Some((name, result.err()?)))
@@ -203,7 +203,7 @@ impl Steps<'_> {
     }
 
     /// Kills one qube; one that is off is no error. Without an answer the qube's state decides.
-    async fn qube_of(&self, name: String) -> Result<(), CallError> {
+    async fn kill_one(&self, name: String) -> Result<(), CallError> {
         let qube = QubeApi::new(self.api, &name);
         match qube.kill().await {
             Err(error) if error.is("QubesVMNotStartedError") || error.is("QubesVMNotRunningError") => Ok(()),
