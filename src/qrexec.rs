@@ -263,10 +263,11 @@ impl Running {
         limits: Limits,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<Ended, RunError> {
-        let stdout = self.0.stdout.take();
+        let mut stdout = self.0.stdout.take();
         let stderr = self.0.stderr.take();
-        let draining = async {
-            let taking = take(stdout, limits, sink);
+        let pid = self.0.id();
+        let draining = std::pin::pin!(async {
+            let taking = take(stdout.as_mut(), limits, sink);
             let keeping = keep(stderr, limits.errors);
             let together = async { tokio::join!(feeding, keeping).1 };
             tokio::pin!(taking, together);
@@ -274,7 +275,10 @@ impl Running {
             loop {
                 tokio::select! {
                     taken = &mut taking => {
-                        taken?;
+                        if let Err(error) = taken {
+                            drop(Group(pid));
+                            return Err(error);
+                        }
                         break;
                     }
                     kept = &mut together, if errors.is_none() => errors = Some(kept),
@@ -286,18 +290,34 @@ impl Running {
             };
             let status = self.0.wait().await.map_err(RunError::Taking)?;
             Ok(Ended { status: shell_status(status), errors })
-        };
-        match limits.total {
+        });
+        // Declared after what holds the pipes, so that it acts before they are closed: closing a pipe can wait for a
+        // program that moves data through it inside the kernel.
+        let mut group = Group(pid);
+        let ended = match limits.total {
             None => draining.await,
             Some(total) => timeout(total, draining).await.unwrap_or(Err(RunError::Late(total))),
+        };
+        if ended.is_ok() {
+            group.0 = None;
         }
+        ended
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // No id means that it was waited for: the number may belong to somebody else by now.
-        if let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
+        drop(Group(self.0.id()));
+    }
+}
+
+/// A process group that is killed when this is dropped; none once it was waited for.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.and_then(|id| i32::try_from(id).ok()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }

@@ -15,6 +15,8 @@ pub enum Status {
     Declined,
     /// 2: what was asked for cannot be meant.
     Usage,
+    /// 3: done, but the first start of a template did not go as it should.
+    Unfinished,
     /// 128 and a signal's number: it was interrupted, and what was begun was undone.
     Interrupted(u8),
 }
@@ -27,6 +29,7 @@ impl Status {
             Self::Done => 0,
             Self::Failed | Self::Declined => 1,
             Self::Usage => 2,
+            Self::Unfinished => 3,
             Self::Interrupted(signal) => 128_u8.saturating_add(signal),
         }
     }
@@ -39,6 +42,7 @@ impl Status {
             Self::Failed => "failed",
             Self::Declined => "declined",
             Self::Usage => "usage",
+            Self::Unfinished => "unfinished",
             Self::Interrupted(_) => "interrupted",
         }
     }

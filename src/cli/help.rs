@@ -12,7 +12,7 @@ const LONG: &str = "Finds templates in repositories, downloads and verifies them
      through the Admin API. It runs in dom0 or in a management qube; what it may do there, qrexec policy says.";
 const AFTER: &str = "Long options can be abbreviated as long as they stay unambiguous, options may stand before and after \
      the command, and `--` ends them.\n\nExit status:\n  0    done, or nothing to do\n  1    something failed, or the \
-     answer was no\n  2    the command line cannot be meant\n  128+ a signal ended it\n\nFiles:\n  \
+     answer was no\n  2    the command line cannot be meant\n  3    installed, but the first start of a template failed\n  128+ a signal ended it\n\nFiles:\n  \
      /etc/qubes/repo-templates/*.repo\n  /etc/qubes/qvm-template.toml\n  ~/.config/qubes/qvm-template.toml";
 
 /// The whole program as clap sees it. It is not what takes the command line apart.

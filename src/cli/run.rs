@@ -38,6 +38,8 @@ struct Done {
     json: Value,
     /// What a person should know beside it.
     warnings: Vec<String>,
+    /// Whether a template is there and its first start did not go as it should.
+    unfinished: bool,
 }
 
 /// Runs the program with these arguments (without its name).
@@ -51,6 +53,7 @@ pub fn run(args: &[String]) -> ExitCode {
     let name = typed.command.def().name;
     let result = begin(&typed);
     let status = match &result {
+        Ok(done) if done.unfinished => Status::Unfinished,
         Ok(_) => Status::Done,
         Err(failure) => Status::from(failure),
     };
@@ -112,7 +115,7 @@ impl Run<'_> {
             Command::Config => Ok(Done {
                 text: output::settings(self.settings),
                 json: output::settings_json(self.settings),
-                warnings: Vec::new(),
+                ..Done::default()
             }),
             Command::Docs => docs::run(&self.typed.positionals).map(Done::text),
             Command::Install => self.install(Verb::Install).await,
@@ -161,7 +164,12 @@ impl Run<'_> {
         } else {
             output::listing(&listing, details, form)
         };
-        Ok(Done { text, json: output::listing_json(&listing, details), warnings: listing.warnings })
+        Ok(Done {
+            text,
+            json: output::listing_json(&listing, details),
+            warnings: listing.warnings,
+            ..Done::default()
+        })
     }
 
     async fn install(&self, verb: Verb) -> Result<Done, Failure> {
@@ -186,6 +194,7 @@ impl Run<'_> {
         let summary = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order).await?;
         Ok(Done {
             json: json!({"installed": summary.done, "unfinished": summary.unfinished}),
+            unfinished: !summary.unfinished.is_empty(),
             ..Done::default()
         })
     }
@@ -215,7 +224,12 @@ impl Run<'_> {
         let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
         let work = search::run(api.as_ref(), &catalogue, &self.typed.positionals, scope);
         let hits = self.cancel.or(work).await?;
-        Ok(Done { text: output::hits(&hits), json: output::hits_json(&hits), warnings: hits.warnings })
+        Ok(Done {
+            text: output::hits(&hits),
+            json: output::hits_json(&hits),
+            warnings: hits.warnings,
+            ..Done::default()
+        })
     }
 
     async fn remove(&self) -> Result<Done, Failure> {
@@ -266,7 +280,12 @@ impl Run<'_> {
         if repolist::ignores_options(options) {
             warnings.push("Warning: Ignoring --enablerepo and --disablerepo options.".to_owned());
         }
-        Ok(Done { text: output::repositories(&rows), json: output::repositories_json(&rows), warnings })
+        Ok(Done {
+            text: output::repositories(&rows),
+            json: output::repositories_json(&rows),
+            warnings,
+            ..Done::default()
+        })
     }
 
     async fn migrate(&self) -> Result<Done, Failure> {
