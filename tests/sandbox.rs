@@ -236,7 +236,7 @@ fn a_client_is_killed_on_order() -> Result<()> {
     sandbox.tool(["fault"], &["kill", "admin.vm.Create.TemplateVM", "before", "--who", "client"])?;
     assert_eq!(sandbox.shell(create)?.out, "137\n");
     assert!(sandbox.show()?["qubes"]["tpl"].is_null(), "the call had no effect");
-    assert_eq!(sandbox.shell(create)?.out, "0\00\n");
+    assert_eq!(sandbox.shell(create)?.out, "0\x000\n");
     sandbox.tool(["fault"], &["kill", "admin.vm.Remove", "after"])?;
     let remove = "sh -c 'qrexec-client-vm tpl admin.vm.Remove </dev/null; echo not reached'; echo $?";
     let said = sandbox.shell(remove)?;

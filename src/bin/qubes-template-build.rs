@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The builder's command line.
 
+#![allow(clippy::print_stdout, reason = "results go to standard output")]
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::num::NonZeroUsize;
@@ -226,7 +228,8 @@ impl Pack {
             true => self.output.join(package.file_name()),
             false => self.output.clone(),
         };
-        let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let folder =
+            output.parent().filter(|folder| *folder != Path::new("")).unwrap_or_else(|| Path::new("."));
         let signer = self.signing.key()?;
         let image = File::open(&self.image).with_context(|| format!("opening {}", self.image.display()))?;
         let making = Making {
@@ -367,7 +370,7 @@ fn text(path: &Path) -> Result<String> {
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or_else(|| Path::new("."));
     let file = tempfile::NamedTempFile::new_in(folder)
         .with_context(|| format!("making a file in {}", folder.display()))?;
     fs::write(file.path(), bytes).with_context(|| format!("writing {}", path.display()))?;

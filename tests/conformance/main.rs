@@ -12,6 +12,8 @@
 //! Each module but the four of the harness (`recording`, `differences`, `report`, this one) replays one file: its `run`
 //! gives one [`report::CaseResult`] a case. What differs on purpose is declared in `differences.toml`.
 
+#![allow(clippy::print_stdout, reason = "the report is what this program is for")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

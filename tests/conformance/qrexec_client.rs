@@ -140,8 +140,8 @@ fn difference(case: &Value, output: &Output, decision: &[String]) -> Result<Opti
             differences.push(format!("{what}: recorded {}, ours {}", shown(recorded), shown(ours)));
         }
     };
-    let rc = case["rc"].as_i64().map_or("killed".to_owned(), |rc| rc.to_string());
-    let ours = output.status.code().map_or("killed".to_owned(), |rc| rc.to_string());
+    let rc = case["rc"].as_i64().map_or_else(|| "killed".to_owned(), |rc| rc.to_string());
+    let ours = output.status.code().map_or_else(|| "killed".to_owned(), |rc| rc.to_string());
     compare("status", rc.as_bytes(), ours.as_bytes());
     let stdout = bytes(&case["stdout"])?.unwrap_or_default();
     if case["cut"].is_null() {

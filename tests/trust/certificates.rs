@@ -168,7 +168,7 @@ fn a_key_must_be_bound_flagged_and_alive() {
     };
     let with_sub = |binding: &[Vec<u8>]| [fine.clone(), vec![sub.packet(14)], binding.to_vec()].concat();
     let bound = bind(&[time(MADE), flags(2), back(SHA256)], &[]);
-    assert_eq!(judged(&by_sub, &with_sub(&[bound.clone()])), "ok");
+    assert_eq!(judged(&by_sub, &with_sub(std::slice::from_ref(&bound))), "ok");
     assert_eq!(
         judged(&by_sub, &with_sub(&[bind(&[time(MADE), flags(2)], &[back(SHA256)])])),
         "ok",
@@ -194,7 +194,11 @@ fn a_key_must_be_bound_flagged_and_alive() {
         "key-expired"
     );
     let revocation = packet(2, &primary.sign(0x28, SHA256, &[time(1_715_000_000)], &[], &primary.with(&sub)));
-    assert_eq!(judged(&by_sub, &with_sub(&[revocation.clone()])), "revoked", "a revocation is no binding");
+    assert_eq!(
+        judged(&by_sub, &with_sub(std::slice::from_ref(&revocation))),
+        "revoked",
+        "a revocation is no binding"
+    );
     assert_eq!(judged(&by_sub, &with_sub(&[bound.clone(), revocation])), "revoked");
     let foreign = packet(2, &Key::new(3, MADE).sign(0x28, SHA256, &[time(MADE)], &[], &primary.with(&sub)));
     assert_eq!(judged(&by_sub, &with_sub(&[bound.clone(), foreign])), "ok", "nobody else can revoke");

@@ -303,7 +303,7 @@ impl Shared {
             *attempts - 1
         };
         let ways = self.case.download.get(label).map(Vec::as_slice).unwrap_or_default();
-        let how = ways.get(attempt).or(ways.last()).map_or("ok", String::as_str);
+        let how = ways.get(attempt).or_else(|| ways.last()).map_or("ok", String::as_str);
         reply::download(&self.packages, label, how)
     }
 
