@@ -24,7 +24,8 @@ use super::{BECOME, Command, INSIDE, VIEW, View, namespaces};
 pub fn run(view: &View, command: &Command) -> Result<u8> {
     let program = std::env::current_exe().context("finding this program")?;
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let own_number = process::id().to_string();
+    // By the number that this very /proc knows us by, which may be that of another namespace.
+    let own_number = fs::read_link("/proc/self").context("finding this process")?;
     let host = Host::new();
     let supervisor = Supervisor::new()?;
     namespaces::enter()?;
