@@ -1,5 +1,6 @@
 //! Composing images: what is written is what other programs read.
 
+mod archives;
 mod command;
 mod file_system;
 mod layers;

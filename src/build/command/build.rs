@@ -100,7 +100,7 @@ impl Build {
         let mut text = tempfile::NamedTempFile::new_in(&self.output).context("making the manifest's file")?;
         text.write_all(manifest.text()?.as_bytes()).context("writing the manifest")?;
         keep(text, &beside)?;
-        writeln!(out, "{}  {}", manifest.image.sha256, "root.img")?;
+        writeln!(out, "{}  root.img", manifest.image.sha256)?;
         writeln!(out, "{}  {}", done.sha256, file.display())?;
         Ok(())
     }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::build::compose::{Composition, Event, Format, Manifest, Summary, Workplace, parse_size};
+use crate::build::compose::{
+    Composition, Event, Format, Manifest, Summary, USUAL_SIZE, Workplace, parse_size,
+};
 use crate::build::layer::{Form, Layer, sha256};
 use crate::build::recipe::Recipe;
 
@@ -124,7 +126,7 @@ impl Compose {
 pub fn from_recipe(path: &Path, now: i64) -> Result<Composition> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let recipe = Recipe::parse(&text).with_context(|| format!("in {}", path.display()))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     ensure!(!recipe.layers.is_empty(), "{} names no layers", path.display());
     let image = &recipe.image;
     let defaults = quick(Vec::new(), now);
@@ -149,7 +151,7 @@ pub fn quick(layers: Vec<Layer>, time: i64) -> Composition {
         layers,
         edits: Vec::new(),
         efi_files: Vec::new(),
-        size: 10 << 30,
+        size: USUAL_SIZE,
         format: Format::Raw,
         reserved_percent: 5,
         inodes: None,
@@ -160,8 +162,9 @@ pub fn quick(layers: Vec<Layer>, time: i64) -> Composition {
 /// Where the spool goes: the folder that was given, or the one of the output.
 #[must_use]
 pub fn workplace(folder: Option<&Path>, output: &Path, spool_limit: u64) -> Workplace {
-    let beside =
-        || output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned();
+    let beside = || {
+        output.parent().filter(|folder| *folder != Path::new("")).unwrap_or_else(|| Path::new(".")).to_owned()
+    };
     Workplace { folder: folder.map_or_else(beside, Path::to_owned), spool_limit }
 }
 

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 pub use edits::{Action, Edit, edit};
 pub use manifest::{Input, Made, Manifest, Output};
 pub use output::{Format, Written};
-pub use recipe::{EditRecipe, EfiRecipe, ImageRecipe, LayerRecipe, parse_size};
+pub use recipe::{EditRecipe, EfiRecipe, ImageRecipe, LayerRecipe, USUAL_SIZE, parse_size};
 
 use super::disk::EfiFile;
 use super::layer::input::Spool;

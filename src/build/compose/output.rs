@@ -134,7 +134,7 @@ fn oci(
     output: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
-    let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or_else(|| Path::new("."));
     let spool = tempfile::tempfile_in(folder).context("making a temporary file for the layer")?;
     let layer = {
         let counted =
@@ -195,7 +195,7 @@ fn squashfs(
     output: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Written> {
-    let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or_else(|| Path::new("."));
     let place = tempfile::tempdir_in(folder).context("making a temporary folder for tar2sqfs")?;
     let made: PathBuf = place.path().join("image");
     let child = Command::new("tar2sqfs")
