@@ -440,7 +440,8 @@ fn judge(
     Ok(())
 }
 
-/// A signal in each phase ends in the old state within seconds.
+/// A signal before the new image was taken ends in the old state within seconds. (Once the template has run, a pool
+/// that keeps one revision has forgotten the old content.)
 #[test]
 fn a_signal_ends_in_the_old_state() -> Result<()> {
     let world = World::new()?;
@@ -450,7 +451,6 @@ fn a_signal_ends_in_the_old_state() -> Result<()> {
         ("qubes.TemplateSearch", "out"),
         ("qubes.TemplateDownload", "out"),
         ("admin.vm.volume.ImportWithSize", "in"),
-        ("qubes.PostInstall", "out"),
     ] {
         for signal in ["INT", "TERM", "HUP"] {
             world.sandbox(&["fault", "stall", service, direction, "0"])?;
