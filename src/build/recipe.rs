@@ -196,7 +196,7 @@ fn with_suggestion(error: &toml::de::Error) -> anyhow::Error {
         words.map(|known| (distance(unknown, known), known)).filter(|(far, _)| *far <= 2).min()
     });
     match near {
-        Some((_, known)) => anyhow::anyhow!("{}help: did you mean `{known}`?", error.to_string()),
+        Some((_, known)) => anyhow::anyhow!("{}help: did you mean `{known}`?", error),
         None => anyhow::anyhow!("{}", error.to_string().trim_end()),
     }
 }
