@@ -20,6 +20,9 @@ use crate::repo::wire::Request;
 /// Largest file with certificates or keys, in bytes.
 const MAX_PEM: u64 = 4 << 20;
 
+/// Longest time that one file of metadata may take.
+const METADATA_TIME: Duration = Duration::from_secs(15 * 60);
+
 /// Opens the files of one repository.
 #[derive(Debug)]
 pub struct Client {
@@ -171,7 +174,11 @@ impl Client {
         if opened.size.is_some_and(|size| size > limit) {
             bail!("larger than {limit} bytes");
         }
-        let bytes = read_bounded(opened.body, limit)?;
+        let mut bytes = Vec::new();
+        drain(opened.body, limit, |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
         if opened.size.is_some_and(|size| size != bytes.len() as u64) {
             bail!("the connection ended too early");
         }
@@ -190,26 +197,36 @@ impl Client {
         out: &mut impl Write,
     ) -> Result<()> {
         let opened = self.open(address, None)?;
-        let mut body = opened.body.take(limit + 1);
         let mut hasher = checksum.hasher();
-        let mut buffer = vec![0; 64 << 10];
-        let mut total = 0;
-        loop {
-            let count = body.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            total += count as u64;
-            if total > limit {
-                bail!("larger than the {limit} bytes that are possible");
-            }
-            hasher.update(&buffer[..count]);
-            out.write_all(&buffer[..count]).context("writing the metadata to a file")?;
-        }
+        drain(opened.body, limit, |part| {
+            hasher.update(part);
+            out.write_all(part).context("writing the metadata to a file")
+        })?;
         if hasher.finish() != *checksum {
             bail!("the checksum is not the one that repomd.xml names");
         }
         Ok(())
+    }
+}
+
+/// Gives all of `source` to `take`, if it is not more than `limit` and does not take longer than [`METADATA_TIME`].
+fn drain(mut source: impl Read, limit: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let begun = Instant::now();
+    let mut buffer = vec![0; 64 << 10];
+    let mut total = 0;
+    loop {
+        let count = source.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        total += count as u64;
+        if total > limit {
+            bail!("larger than {limit} bytes");
+        }
+        if begun.elapsed() > METADATA_TIME {
+            bail!("not complete after {} minutes", METADATA_TIME.as_secs() / 60);
+        }
+        take(&buffer[..count])?;
     }
 }
 

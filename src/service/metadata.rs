@@ -223,6 +223,8 @@ impl Raw {
 #[cfg(test)]
 pub mod tests {
     //! Tests of the readers, and packages for others' tests.
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A package with this name and version.
@@ -298,6 +300,28 @@ pub mod tests {
             &text.replace("\"primary\"", "\"x\""),
         ] {
             assert!(read_repomd(broken.as_bytes()).is_err(), "{broken:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is changed in a document, it is read or refused.
+        #[test]
+        fn takes_any_damage(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), cut in any::<prop::sample::Index>()) {
+            let mut text = primary(&[&element("a", "2", "1.0~b", "3"), &element("b", "", "1", "1")]).into_bytes();
+            for (at, byte) in changes {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            let _ = read_primary(text.as_slice(), &RepoId::new("r").unwrap());
+            let _ = read_repomd(&text);
+            text.truncate(cut.index(text.len()));
+            let _ = read_primary(text.as_slice(), &RepoId::new("r").unwrap());
+        }
+
+        #[test]
+        fn takes_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read_repomd(&bytes);
+            let _ = super::super::xml::unpack(bytes.as_slice()).map(|source| read_primary(source, &RepoId::new("r").unwrap()));
         }
     }
 }

@@ -117,6 +117,8 @@ impl Mirrors {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn taken(text: &str) -> Result<Mirrors> {
@@ -140,5 +142,12 @@ mod tests {
         assert_eq!(found.addresses, [Address::Web("https://a/x/".into()), Address::Web("http://b/".into())]);
         assert_eq!(found.repomd, [Checksum::new("sha256", &sum).unwrap()]);
         assert!(taken(&metalink.replace("sha256", "sha1")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn takes_any_text(text in "(<metalink><files><file name=\"repomd.xml\">)?(\\PC|[<>&;/\"= \n]){0,80}") {
+            let _ = taken(&text);
+        }
     }
 }

@@ -22,7 +22,7 @@ fn streams_without_an_end_come_to_one() -> Result<()> {
     small_repository(root.path())?;
     for (path, why) in [
         ("*/repomd.xml", "repomd.xml: larger than 4194304 bytes"),
-        ("*primary.xml.gz", "list of packages: larger than the"),
+        ("*primary.xml.gz", "list of packages: larger than "),
         ("/mirrors", "reading mirrorlist"),
     ] {
         let web = Web::start(
