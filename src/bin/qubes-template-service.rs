@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use qvm_template::service::proxy::ProxyChoice;
 use qvm_template::service::{Service, Surroundings};
+use qvm_template::untrusted::displayable;
 
 fn main() -> ExitCode {
     let mut err = std::io::stderr();
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     match service.run(&surroundings, std::io::stdin().lock(), &mut std::io::stdout().lock(), &mut err) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            drop(writeln!(err, "Error: {error:#}"));
+            drop(writeln!(err, "Error: {}", displayable(&format!("{error:#}"), false)));
             ExitCode::FAILURE
         }
     }

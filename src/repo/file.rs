@@ -256,7 +256,8 @@ impl Repo {
 }
 
 /// The words of a list value: separated by commas or white space.
-fn words(value: &str) -> Vec<String> {
+#[must_use]
+pub fn words(value: &str) -> Vec<String> {
     value
         .split(|c: char| c == ',' || c.is_whitespace())
         .filter(|word| !word.is_empty())

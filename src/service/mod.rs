@@ -90,7 +90,7 @@ impl Service {
         }
         let request = Request::parse(&bytes);
         // A closed standard error keeps nobody from getting the answer.
-        let mut tell = |line: String| drop(writeln!(err, "{line}"));
+        let mut tell = |line: String| drop(writeln!(err, "{}", displayable(&line, false)));
         let parsed = file::parse(&request.repo_text);
         for warning in &parsed.warnings {
             tell(format!("Warning: repository files: {warning}"));
@@ -176,11 +176,7 @@ impl Call<'_> {
                     }
                     Err(error) => {
                         failed += 1;
-                        (self.tell)(format!(
-                            "Error: repository '{}' is left out: {}",
-                            repo.id,
-                            displayable(&format!("{error:#}"), false)
-                        ));
+                        (self.tell)(format!("Error: repository '{}' is left out: {error:#}", repo.id));
                     }
                 }
             }

@@ -1,4 +1,6 @@
 //! Through which proxy a file is fetched: the repository's `proxy`, else the variables that curl knows.
+//!
+//! An HTTP proxy is always asked to connect (`CONNECT`), for `http://` addresses too; SOCKS proxies are known as well.
 
 use std::collections::BTreeMap;
 

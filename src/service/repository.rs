@@ -11,8 +11,8 @@ use super::client::Client;
 use super::metadata::{self, MAX_PRIMARY, MAX_REPOMD, Package, Primary};
 use super::mirrors::Mirrors;
 use super::proxy::ProxyChoice;
-use super::xml::unpack;
-use crate::repo::file::Repo;
+use super::{spec, xml::unpack};
+use crate::repo::file::{self, Repo};
 use crate::repo::variables::Variables;
 use crate::repo::wire::Request;
 use crate::template::RepoId;
@@ -78,7 +78,23 @@ impl Repository {
             loaded.cached = false;
             loaded.ask(repo, &entry, setting.variables)?;
         }
+        loaded.leave_out(repo);
         Ok(loaded)
+    }
+
+    /// Applies `includepkgs` and `excludepkgs` (also called `exclude`).
+    fn leave_out(&mut self, repo: &Repo) {
+        let meant = |keys: &[&str], packages: &[Package]| -> Vec<Package> {
+            let all: Vec<&Package> = packages.iter().collect();
+            let specs = keys.iter().filter_map(|key| repo.option(key)).flat_map(file::words);
+            specs.flat_map(|spec| spec::select(&spec, &all)).cloned().collect()
+        };
+        if repo.option("includepkgs").is_some() {
+            let kept = meant(&["includepkgs"], &self.packages);
+            self.packages.retain(|package| kept.contains(package));
+        }
+        let dropped = meant(&["excludepkgs", "exclude"], &self.packages);
+        self.packages.retain(|package| !dropped.contains(package));
     }
 
     fn read_cache(&mut self, repo: &Repo, entry: &Entry) -> Option<()> {

@@ -187,6 +187,27 @@ fn options_choose_repositories_in_order() -> Result<()> {
 }
 
 #[test]
+fn packages_can_be_left_out() -> Result<()> {
+    let root = programs::folder()?;
+    small_repository(root.path())?;
+    let update_vm = UpdateVm::new()?;
+    for (more, wanted) in [
+        ("excludepkgs=qubes-template-demo-4.3*\n", "big demo"),
+        ("exclude=qubes-template-d*, x\n", "big"),
+        ("includepkgs=qubes-template-demo\n", "demo demo"),
+        ("includepkgs=qubes-template-demo\nexcludepkgs=*rc1*\n", "demo demo"),
+        ("includepkgs=none\n", ""),
+    ] {
+        let found =
+            update_vm.search("*", &format!("{}{more}", repo("r", &root.path().display().to_string())))?;
+        let names: Vec<String> =
+            found.names().iter().map(|name| name.split(' ').next().unwrap_or("").to_owned()).collect();
+        assert_eq!(names.join(" "), wanted, "{more}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_repository_that_fails_hides_no_other() -> Result<()> {
     let root = programs::folder()?;
     small_repository(&root.path().join("good"))?;
