@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_record_counts_its_own_length() {
-        assert_eq!(record(b"path", b"a"), b"10 path=a\n");
+        assert_eq!(record(b"path", b"a"), b"9 path=a\n");
         assert_eq!(record(b"path", b""), b"8 path=\n");
         let long = record(b"k", &[b'x'; 94]);
         assert!(long.starts_with(b"101 k=") && long.len() == 101);

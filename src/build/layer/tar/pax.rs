@@ -210,7 +210,7 @@ mod tests {
         let mut pax = Pax::default();
         pax.read(b"12 path=ab\xff\n20 mtime=-1.5000000\n6 uid=5\n\n").unwrap_err();
         let mut pax = Pax::default();
-        pax.read(b"12 path=ab\xff\n20 mtime=-1.5000000\n9 uid=55\n22 SCHILY.xattr.user.a=\n24 LIBARCHIVE.xattr.b%63=\n")
+        pax.read(b"12 path=ab\xff\n20 mtime=-1.5000000\n9 uid=55\n24 SCHILY.xattr.user.a=\n26 LIBARCHIVE.xattr.b%63=\n")
             .unwrap();
         assert_eq!(pax.path.unwrap(), b"ab\xff");
         assert_eq!((pax.mtime, pax.uid), (Some(-2), Some(55)));
