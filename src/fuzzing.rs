@@ -15,7 +15,7 @@ use crate::verify::{FileInfo, Keyring, Rejection};
 
 pub use crate::verify::fuzz_head as rpm_head;
 
-/// Most bytes of an image in [`archive`], [`payload`] and [`tar`].
+/// Most bytes of an image in [`archive`], [`payload`] and [`tar()`].
 const IMAGE: u64 = 64 << 20;
 
 /// A keyring, asked everything that can be asked of one; and the same bytes as a signature by its keys: the bytes are

@@ -10,7 +10,7 @@
 //! | 3 | 415744 | up to 1 MiB before the end | Linux file system | `Root filesystem` |
 //!
 //! Disk and partition GUIDs are fixed. The table is byte for byte what `sfdisk` 2.38 writes from the same description.
-//! [`write`] writes table and EFI partition; [`root`] says where the root file system goes.
+//! [`write()`] writes table and EFI partition; [`root`] says where the root file system goes.
 
 mod fat;
 mod gpt;
