@@ -27,10 +27,20 @@
 //! | [`repo`] | `.repo` files, repository keys, the wire format of search and download |
 //! | [`spool`], [`verify`], [`payload`], [`root_image`], [`volume`] | the line, in order |
 //! | [`update_vm`], [`admin`], [`qrexec`] | the other shore |
+//! | [`confine`] | threads without rights, for bytes that nobody has judged or that only an archive reader understands |
+//! | [`catalogue`], [`census`] | what repositories offer, asked once; what is installed, read once |
+//! | [`install`], [`download`], [`transaction`], [`post_install`], [`settings`], [`postprocess`], [`appmenus`] | putting templates in place, with a way back |
+//! | [`list`], [`search`], [`remove`], [`repolist`], [`clean`], [`migrate`] | the other commands, one file or folder each |
+//! | [`lock`], [`cancel`], [`report`] | one change at a time, its end by a signal, and what is said about it |
 //! | [`cli`] | what was typed, what is printed |
 //! | [`service`] | the UpdateVM's side |
-//! | [`build`] | the builder of packages and repositories |
+//! | [`build`] | the builder of images, packages and repositories |
 //! | [`sandbox`] | a whole Qubes system in one directory, for trying and testing |
+//! | [`fuzzing`] | the entrances of the fuzz targets |
+//!
+//! `cli` calls the use cases, these call the line and the other shore, and all of them speak in the values of
+//! `template`; no arrow goes the other way. `service`, `build` and `sandbox` stand beside that and share `repo` and
+//! `template`; the sandbox uses the builder for its demonstration, and the builder the line to read packages back.
 
 pub mod admin;
 pub mod appmenus;
