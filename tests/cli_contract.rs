@@ -159,8 +159,7 @@ fn the_graphical_manager_reads_us() -> Result<()> {
         }
     }
     assert_eq!(seen, 9 + 5 + 5 + 3);
-    let shell = format!("{} --yes remove -- gone 2>&1", crate::support::programs::QVM_TEMPLATE);
-    let outcome = place.exec(&["sh", "-c", &shell], "")?;
+    let outcome = place.exec(&["sh", "-c", "qvm-template --yes remove -- gone 2>&1"], "")?;
     assert_eq!(outcome.status, 0);
     assert!(outcome.out.as_bytes().chunks(100).all(|chunk| std::str::from_utf8(chunk).is_ok()));
     Ok(())

@@ -376,8 +376,9 @@ fn a_system_can_be_carried() -> Result<()> {
 #[test]
 fn a_command_is_recorded() -> Result<()> {
     let sandbox = Sandbox::new()?;
+    // The qube has a /tmp of its own, and this repository may lie in the host's.
     let record = format!(
-        "{SANDBOX} record -o ~/r.jsonl -- sh -c 'printf x | qrexec-client-vm dom0 admin.vm.List | wc -c; exit 6'; echo $?"
+        "/.host{SANDBOX} record -o ~/r.jsonl -- sh -c 'printf x | qrexec-client-vm dom0 admin.vm.List | wc -c; exit 6'; echo $?"
     );
     let said = sandbox.shell(&record)?;
     let lines = fs::read_to_string(sandbox.files("mgmt").join("home/user/r.jsonl"))?;
