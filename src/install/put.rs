@@ -1,0 +1,194 @@
+//! One verified package put in place: the template is the new one afterwards, or what it was.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+
+use super::{Job, Run, Source, TICK, Verb, absent, local, now};
+use crate::admin::{QubeApi, system};
+use crate::appmenus::{AppMenus, Scratch};
+use crate::download::blocking;
+use crate::payload::{Payload, TemplateFiles};
+use crate::post_install;
+use crate::report::{Failure, Message, Phase, Reporter};
+use crate::root_image::{CopyError, Limits, RootImage};
+use crate::settings;
+use crate::template::installed::MARKER;
+use crate::template::{RepoId, TemplateName};
+use crate::transaction::Transaction;
+use crate::verify::{PackageInfo, TEMPLATES, Verified};
+use crate::volume::ImportError;
+
+impl Run<'_, '_> {
+    /// Installs one package: the template is the new one afterwards, or what it was.
+    pub(super) async fn put(&self, job: Job) -> Result<post_install::Outcome, Failure> {
+        let package = match job.source {
+            Source::Fetched(package) => package,
+            Source::Local { verified: Some(verified), .. } => local(verified),
+            Source::Local { path, verified: None } => {
+                let verified = self.open_local(&path).await?;
+                if (&verified.info().name, &verified.info().nevra.evr) != (&job.name, &job.evr) {
+                    return Err(Failure::new(format!("'{}' was replaced meanwhile", path.display())));
+                }
+                local(verified)
+            }
+            Source::Offered(_) => return Err(Failure::new("a package was not downloaded")),
+        };
+        self.reporter.say(&Message::Installing(job.name.as_str()));
+        let info = package.verified.info().clone();
+        let (verified, name) = (package.verified, job.name.clone());
+        let opening = blocking(move || open(&verified, &name));
+        let image = self.cancel.or(opening).await?;
+        let mut transaction = self.begin(&job.name).await?;
+        match self.steps(&mut transaction, image, &info, &package.repo).await {
+            Ok(outcome) => {
+                transaction.commit();
+                if let Some(file) = package.file.filter(|_| !self.order.keep_cache) {
+                    let _ = std::fs::remove_file(file);
+                }
+                Ok(outcome)
+            }
+            Err(error) => {
+                self.go_back(transaction, &info, &package.repo).await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn begin<'n>(&'n self, name: &'n TemplateName) -> Result<Transaction<'n>, Failure> {
+        // Much time may have passed since the checks, and not everybody heeds the lock.
+        let qubes = system::list(self.api).await?;
+        let there = qubes.iter().find(|qube| qube.name == name.as_str());
+        match (self.order.verb, there) {
+            (Verb::Install, None) => {
+                let pool = self.order.pool.as_deref();
+                Transaction::create(self.api, self.reporter, self.cancel, name, pool).await
+            }
+            (Verb::Install, Some(_)) => Err(Failure::new(format!("a qube '{name}' has appeared meanwhile"))),
+            (_, None) => Err(absent(name.as_str())),
+            (_, Some(qube)) => {
+                must_be_off(qube)?;
+                let features = settings::touched_features();
+                Transaction::replace(self.api, self.reporter, self.cancel, name, &features).await
+            }
+        }
+    }
+
+    pub(super) async fn steps(
+        &self,
+        transaction: &mut Transaction<'_>,
+        image: RootImage,
+        info: &PackageInfo,
+        repo: &RepoId,
+    ) -> Result<post_install::Outcome, Failure> {
+        transaction.say("Importing data");
+        let files = import(transaction, self.reporter, image).await?;
+        if !transaction.is_new() {
+            transaction.say("Clearing private volume");
+            transaction.clear_private().await?;
+        }
+        transaction.set_property("installed_by_rpm", "False").await?;
+        let appmenus = if self.order.skip_start { AppMenus::find() } else { None };
+        let scratch = match &appmenus {
+            Some(_) => Some(Scratch::with(&files, &info.name).context("writing the menu lists down")?),
+            None => None,
+        };
+        let directory = scratch.as_ref().map_or_else(|| format!("{TEMPLATES}{}", info.name), Scratch::path);
+        let allow_pv = self.order.allow_pv;
+        settings::apply(transaction, &files, allow_pv, &directory, appmenus.as_ref()).await?;
+        let outcome = match self.order.skip_start {
+            true => post_install::Outcome::Done,
+            false => self.first_start(transaction).await?,
+        };
+        settings::describe(transaction, &settings::description(info, repo, now())).await?;
+        Ok(outcome)
+    }
+
+    pub(super) async fn first_start(
+        &self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<post_install::Outcome, Failure> {
+        let meter = self.reporter.phase(Phase::PostInstall, transaction.name().as_str(), None);
+        let outcome = post_install::run(transaction).await?;
+        meter.finish();
+        Ok(outcome)
+    }
+
+    /// Undoes what was begun. Where that is not possible, leaves a template that every later command can deal with.
+    pub(super) async fn go_back(&self, transaction: Transaction<'_>, info: &PackageInfo, repo: &RepoId) {
+        let (name, is_new) = (transaction.name(), transaction.is_new());
+        let undone = transaction.undo().await;
+        if undone.complete {
+            return;
+        }
+        let qube = QubeApi::new(self.api, name.as_str());
+        if is_new {
+            // Without this mark it could be neither installed (it exists) nor reinstalled (it is not managed).
+            let _ = qube.set_feature(MARKER, name.as_str()).await;
+            let text = format!("{name}: left unfinished; 'qvm-template upgrade {name}' installs it again");
+            self.reporter.say(&Message::Warning(&text));
+        } else if undone.new_content {
+            for (feature, value) in settings::description(info, repo, now()).to_features() {
+                let _ = qube.set_feature(feature, &value).await;
+            }
+            let text = format!(
+                "{name}: has the new root volume, but not all of its settings; \
+                 'qvm-template reinstall {name}' sets them"
+            );
+            self.reporter.say(&Message::Warning(&text));
+        }
+    }
+}
+
+/// Imports an image with its progress shown.
+pub(crate) async fn import(
+    transaction: &mut Transaction<'_>,
+    reporter: &dyn Reporter,
+    image: RootImage,
+) -> Result<TemplateFiles, Failure> {
+    let name = transaction.name();
+    let mut meter = reporter.phase(Phase::Import, name.as_str(), Some(image.size()));
+    let done = Arc::new(AtomicU64::new(0));
+    let written = done.clone();
+    let importing = transaction.import(image.size(), move |mut out| {
+        image.copy_to(&mut out, &mut |bytes| written.store(bytes, Ordering::Relaxed))
+    });
+    tokio::pin!(importing);
+    let mut ticks = tokio::time::interval(TICK);
+    let imported = loop {
+        tokio::select! {
+            imported = &mut importing => break imported,
+            _ = ticks.tick() => meter.at(done.load(Ordering::Relaxed)),
+        }
+    };
+    let files = imported.map_err(|error| match error {
+        ImportError::Interrupted(signal) => Failure::Interrupted(signal),
+        ImportError::Data(error @ CopyError::Rejected(_)) => {
+            Failure::Failed(anyhow::Error::from(error).context("the package is not what was verified"))
+        }
+        other => Failure::Failed(other.into()),
+    })?;
+    meter.at(done.load(Ordering::Relaxed));
+    meter.finish();
+    Ok(files)
+}
+
+/// The image in a verified package.
+pub(crate) fn open(verified: &Verified, name: &TemplateName) -> Result<RootImage, Failure> {
+    let opened = Payload::open(verified, name).and_then(|payload| payload.root_image(Limits::default()));
+    opened.map_err(|why| Failure::new(format!("Failed to extract {name} template: {why}")))
+}
+
+/// Refuses a template that runs: its volumes cannot be replaced.
+pub(crate) fn must_be_off(qube: &system::Qube) -> Result<(), Failure> {
+    if qube.is_halted() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "Template '{0}' is not shut down (it is {1}), and its volumes cannot be replaced\n\
+         help: 'qvm-shutdown --wait {0}' in dom0 shuts it down",
+        qube.name,
+        qube.state.to_lowercase()
+    )))
+}
