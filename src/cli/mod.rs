@@ -5,6 +5,7 @@
 //! came of it. Nothing below this room knows arguments, terminals or exit statuses.
 
 pub mod args;
+mod command;
 pub mod config;
 pub mod docs;
 pub mod exit;

@@ -1,45 +1,33 @@
 //! From arguments to an exit status: parse, gather settings, run the use case, show what came of it.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Stop, Typed};
-use super::config::{Environment, Settings, directory};
+use super::config::{Environment, Settings};
 use super::exit::Status;
-use super::output::{self, Form};
+use super::output;
 use super::reporter::Terminal;
 use super::table::{Command, Opt};
-use super::{docs, help, marks};
-use crate::admin;
+use super::{docs, help};
 use crate::cancel::Cancel;
-use crate::catalogue::{Catalogue, Sources};
-use crate::clean::{self, Cache};
-use crate::download::{self, Fetcher, Rotten};
-use crate::install::{self, Order, Verb};
-use crate::list::{self, Wanted};
-use crate::migrate;
-use crate::remove::{self, Mode};
-use crate::repo::file;
-use crate::repo::variables::Variables;
-use crate::repolist::{self, Filter};
-use crate::report::{Failure, Message, Reporter as _};
-use crate::search::{self, Scope};
+use crate::catalogue::Sources;
+use crate::install::Verb;
+use crate::report::Failure;
 use crate::template::TemplateSpec;
-use crate::template::conf::AllowPv;
 
 /// What a command leaves behind when it ends well.
 #[derive(Debug, Default)]
-struct Done {
+pub(in crate::cli) struct Done {
     /// For standard output, in the original's form.
-    text: String,
+    pub text: String,
     /// The same in our own JSON.
-    json: Value,
+    pub json: Value,
     /// What a person should know beside it.
-    warnings: Vec<String>,
+    pub warnings: Vec<String>,
     /// Whether a template is there and its first start did not go as it should.
-    unfinished: bool,
+    pub unfinished: bool,
 }
 
 /// Runs the program with these arguments (without its name).
@@ -95,11 +83,11 @@ fn begin(typed: &Typed) -> Result<Done, Failure> {
 }
 
 /// A command line with everything that it needs.
-struct Run<'a> {
-    typed: &'a Typed,
-    settings: &'a Settings,
-    terminal: &'a Terminal,
-    cancel: &'a Cancel,
+pub(in crate::cli) struct Run<'a> {
+    pub typed: &'a Typed,
+    pub settings: &'a Settings,
+    pub terminal: &'a Terminal,
+    pub cancel: &'a Cancel,
 }
 
 impl Run<'_> {
@@ -128,191 +116,12 @@ impl Run<'_> {
         }
     }
 
-    async fn list(&self, details: bool) -> Result<Done, Failure> {
-        let has = |opt| self.typed.has(opt);
-        let chosen = [Opt::Installed, Opt::Available, Opt::Extras, Opt::Upgrades].into_iter().any(has);
-        let all = has(Opt::All) || !chosen;
-        let machine = has(Opt::MachineReadable) || has(Opt::MachineReadableJson) || has(Opt::Json);
-        let on_terminal = std::io::stdout().is_terminal() && !machine && !details;
-        let wanted = Wanted {
-            specs: self.specs()?,
-            installed: all || has(Opt::Installed),
-            available: all || has(Opt::Available),
-            extras: has(Opt::Extras),
-            upgrades: has(Opt::Upgrades),
-            all_versions: has(Opt::AllVersions),
-            details,
-            end_of_life: on_terminal || has(Opt::Json),
-        };
-        let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
-        let listing = self.cancel.or(list::run(api.as_ref(), &catalogue, &wanted)).await?;
-        if listing.groups.is_empty() {
-            listing.warnings.iter().for_each(|line| self.terminal.line(line));
-            return Err(Failure::Usage("No matching templates to list".to_owned()));
-        }
-        let form = if has(Opt::MachineReadable) {
-            Form::Pipe
-        } else if has(Opt::MachineReadableJson) {
-            Form::Json
-        } else {
-            Form::Human
-        };
-        let text = if on_terminal {
-            let today = jiff::Zoned::now().date().to_string();
-            marks::listing(&listing, &today, marks::colored(self.settings.color.value))
-        } else {
-            output::listing(&listing, details, form)
-        };
-        Ok(Done {
-            text,
-            json: output::listing_json(&listing, details),
-            warnings: listing.warnings,
-            ..Done::default()
-        })
-    }
-
-    async fn install(&self, verb: Verb) -> Result<Done, Failure> {
-        if self.typed.has(Opt::DownloadDir) {
-            self.terminal.say(&Message::Warning("--downloaddir has no effect on this command"));
-        }
-        let settings = self.settings;
-        let order = Order {
-            verb,
-            named: self.typed.positionals.clone(),
-            pool: settings.pool.value.clone(),
-            allow_pv: if self.typed.has(Opt::AllowPv) { AllowPv::Yes } else { AllowPv::No },
-            skip_start: self.typed.has(Opt::SkipStart),
-            nogpgcheck: self.typed.has(Opt::NoGpgCheck),
-            retries: settings.retries.value,
-            keep_cache: settings.keep_cache.value,
-            yes: self.typed.has(Opt::Yes),
-            cache: settings.cachedir.value.clone(),
-        };
-        let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
-        let summary = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order).await?;
-        Ok(Done {
-            json: json!({"installed": summary.done, "unfinished": summary.unfinished}),
-            unfinished: !summary.unfinished.is_empty(),
-            ..Done::default()
-        })
-    }
-
-    async fn download(&self) -> Result<Done, Failure> {
-        let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
-        let fetcher = Fetcher {
-            catalogue: &catalogue,
-            reporter: self.terminal,
-            cancel: self.cancel,
-            retries: self.settings.retries.value,
-            nogpgcheck: self.typed.has(Opt::NoGpgCheck),
-            rotten: Rotten::Refuse,
-        };
-        // As ever, local packages count for nothing here.
-        let mut specs = self.specs()?;
-        specs.retain(|spec| !spec.as_str().ends_with(".rpm"));
-        let directory = directory(self.typed.last(Opt::DownloadDir).unwrap_or_default());
-        download::run(fetcher, &specs, &directory).await?;
-        Ok(Done { json: json!({"directory": directory.display().to_string()}), ..Done::default() })
-    }
-
-    async fn search(&self) -> Result<Done, Failure> {
-        let scope = if self.typed.has(Opt::All) { Scope::Everything } else { Scope::Main };
-        let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
-        let work = search::run(api.as_ref(), &catalogue, &self.typed.positionals, scope);
-        let hits = self.cancel.or(work).await?;
-        Ok(Done {
-            text: output::hits(&hits),
-            json: output::hits_json(&hits),
-            warnings: hits.warnings,
-            ..Done::default()
-        })
-    }
-
-    async fn remove(&self) -> Result<Done, Failure> {
-        let own = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-        let options = remove::Options {
-            mode: match self.typed.command {
-                Command::Purge => Mode::Purge,
-                _ if self.typed.has(Opt::Disassoc) => Mode::Disassociate,
-                _ => Mode::Plain,
-            },
-            force: self.typed.has(Opt::Force),
-            ask: !self.typed.has(Opt::Yes),
-            show_plan: std::io::stderr().is_terminal(),
-            own: own.as_deref(),
-        };
-        let api = admin::connect();
-        let names = &self.typed.positionals;
-        let removed = remove::run(api.as_ref(), self.terminal, self.cancel, names, options).await?;
-        Ok(Done { json: json!({"removed": removed}), ..Done::default() })
-    }
-
-    fn clean(&self) -> Result<Done, Failure> {
-        let cache = if self.settings.own_cachedir { Cache::Own } else { Cache::Named };
-        let deleted = clean::run(&self.settings.cachedir.value, cache)?;
-        Ok(Done { json: json!({"deleted": deleted}), ..Done::default() })
-    }
-
-    fn repolist(&self) -> Result<Done, Failure> {
-        let loaded = file::load(&self.settings.repo_files.value)?;
-        if loaded.files.is_empty() {
-            let patterns = self.settings.repo_files.value.join("', '");
-            return Err(Failure::new(format!("no repository file matches '{patterns}'")));
-        }
-        let parsed = loaded.parse();
-        let options = &self.settings.repo_options;
-        let filter = match () {
-            () if self.typed.has(Opt::All) => Filter::All,
-            () if self.typed.has(Opt::Disabled) => Filter::Disabled,
-            () => Filter::Enabled,
-        };
-        let variables = Variables::new(&self.settings.releasever.value);
-        let rows = repolist::run(&parsed.repos, options, filter, &self.typed.positionals, &variables);
-        let mut warnings: Vec<String> =
-            parsed.warnings.iter().map(|line| format!("Warning: {line}")).collect();
-        warnings.extend(
-            loaded.unmatched.iter().map(|pattern| format!("Warning: no repository file matches '{pattern}'")),
-        );
-        if repolist::ignores_options(options) {
-            warnings.push("Warning: Ignoring --enablerepo and --disablerepo options.".to_owned());
-        }
-        Ok(Done {
-            text: output::repositories(&rows),
-            json: output::repositories_json(&rows),
-            warnings,
-            ..Done::default()
-        })
-    }
-
-    async fn migrate(&self) -> Result<Done, Failure> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Failure::Usage("This command needs to be run as root".to_owned()));
-        }
-        let api = admin::connect();
-        let migration = self.cancel.or(migrate::run(api.as_ref())).await?;
-        let failed =
-            |(name, why): &(String, String)| format!("Failed to set template {name} metadata: {why}\n");
-        let text: String = migration.failed.iter().map(failed).collect();
-        if migration.failed.is_empty() {
-            return Ok(Done { json: json!({"taken_over": migration.taken_over}), ..Done::text(text) });
-        }
-        if !self.typed.has(Opt::Json) {
-            show(&text);
-        }
-        let names: Vec<&str> = migration.failed.iter().map(|(name, _)| name.as_str()).collect();
-        Err(Failure::new(format!("not taken over: {}", names.join(", "))))
-    }
-
-    fn specs(&self) -> Result<Vec<TemplateSpec>, Failure> {
+    pub fn specs(&self) -> Result<Vec<TemplateSpec>, Failure> {
         let spec = |text: &String| TemplateSpec::new(text).map_err(|error| Failure::Usage(error.to_string()));
         self.typed.positionals.iter().map(spec).collect()
     }
 
-    fn sources(&self) -> Sources {
+    pub fn sources(&self) -> Sources {
         Sources {
             repo_files: self.settings.repo_files.value.clone(),
             keyring: self.settings.keyring.value.clone(),
@@ -325,7 +134,7 @@ impl Run<'_> {
 }
 
 impl Done {
-    fn text(text: String) -> Self {
+    pub fn text(text: String) -> Self {
         Self { text, ..Self::default() }
     }
 }
@@ -355,7 +164,7 @@ fn tell(failure: &Failure, verbose: bool, json: bool) {
 }
 
 /// The text of a failure with its causes; in full where somebody wants to know everything.
-fn shown(failure: &Failure, verbose: bool) -> String {
+pub(in crate::cli) fn shown(failure: &Failure, verbose: bool) -> String {
     match failure {
         Failure::Failed(error) if verbose => {
             let causes = error.chain().skip(1).map(|cause| format!("\n  because: {cause}"));
@@ -372,7 +181,7 @@ fn complain(text: &str) {
     }
 }
 
-fn show(text: &str) {
+pub(in crate::cli) fn show(text: &str) {
     if let Err(error) = output::print(text) {
         complain(&format!("ERROR: writing to standard output: {error}"));
     }

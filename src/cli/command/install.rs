@@ -1,0 +1,61 @@
+//! `install`, `reinstall`, `upgrade`, `downgrade`, `renew`, `download`: templates from repositories and local packages.
+
+use serde_json::json;
+
+use crate::admin;
+use crate::catalogue::Catalogue;
+use crate::cli::config::directory;
+use crate::cli::run::{Done, Run};
+use crate::cli::table::Opt;
+use crate::download::{self, Fetcher, Rotten};
+use crate::install::{self, Order, Verb};
+use crate::report::{Failure, Message, Reporter as _};
+use crate::template::conf::AllowPv;
+
+impl Run<'_> {
+    pub(in crate::cli) async fn install(&self, verb: Verb) -> Result<Done, Failure> {
+        if self.typed.has(Opt::DownloadDir) {
+            self.terminal.say(&Message::Warning("--downloaddir has no effect on this command"));
+        }
+        let settings = self.settings;
+        let order = Order {
+            verb,
+            named: self.typed.positionals.clone(),
+            pool: settings.pool.value.clone(),
+            allow_pv: if self.typed.has(Opt::AllowPv) { AllowPv::Yes } else { AllowPv::No },
+            skip_start: self.typed.has(Opt::SkipStart),
+            nogpgcheck: self.typed.has(Opt::NoGpgCheck),
+            retries: settings.retries.value,
+            keep_cache: settings.keep_cache.value,
+            yes: self.typed.has(Opt::Yes),
+            cache: settings.cachedir.value.clone(),
+        };
+        let (api, sources) = (admin::connect(), self.sources());
+        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let summary = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order).await?;
+        Ok(Done {
+            json: json!({"installed": summary.done, "unfinished": summary.unfinished}),
+            unfinished: !summary.unfinished.is_empty(),
+            ..Done::default()
+        })
+    }
+
+    pub(in crate::cli) async fn download(&self) -> Result<Done, Failure> {
+        let (api, sources) = (admin::connect(), self.sources());
+        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let fetcher = Fetcher {
+            catalogue: &catalogue,
+            reporter: self.terminal,
+            cancel: self.cancel,
+            retries: self.settings.retries.value,
+            nogpgcheck: self.typed.has(Opt::NoGpgCheck),
+            rotten: Rotten::Refuse,
+        };
+        // As ever, local packages count for nothing here.
+        let mut specs = self.specs()?;
+        specs.retain(|spec| !spec.as_str().ends_with(".rpm"));
+        let directory = directory(self.typed.last(Opt::DownloadDir).unwrap_or_default());
+        download::run(fetcher, &specs, &directory).await?;
+        Ok(Done { json: json!({"directory": directory.display().to_string()}), ..Done::default() })
+    }
+}

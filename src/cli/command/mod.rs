@@ -1,0 +1,6 @@
+//! One file for each family of commands: plain values from the command line to a use case, and its outcome made showable.
+
+mod install;
+mod list;
+mod remove;
+mod upkeep;
