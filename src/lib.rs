@@ -32,6 +32,7 @@
 //! | [`install`], [`download`], [`transaction`], [`post_install`], [`settings`], [`postprocess`], [`appmenus`] | putting templates in place, with a way back |
 //! | [`list`], [`search`], [`remove`], [`repolist`], [`clean`], [`migrate`] | the other commands, one file or folder each |
 //! | [`lock`], [`cancel`], [`report`] | one change at a time, its end by a signal, and what is said about it |
+//! | [`state`] | what is remembered from one run to the next |
 //! | [`cli`] | what was typed, what is printed |
 //! | [`service`] | the UpdateVM's side |
 //! | [`build`] | the builder of images, packages and repositories |
@@ -72,6 +73,7 @@ pub mod search;
 pub mod service;
 pub mod settings;
 pub mod spool;
+pub mod state;
 pub mod template;
 pub mod transaction;
 pub mod untrusted;

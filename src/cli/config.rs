@@ -81,6 +81,8 @@ pub struct Settings {
     pub cachedir: Setting<PathBuf>,
     /// Whether packages are kept.
     pub keep_cache: Setting<bool>,
+    /// Directory for what is remembered between runs; `None` for the default of [`crate::state`].
+    pub state_dir: Setting<Option<PathBuf>>,
     /// Storage pool of new templates; `None` for dom0's choice.
     pub pool: Setting<Option<String>>,
     /// Attempts at each download.
@@ -142,13 +144,14 @@ struct File {
     table: toml::Table,
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "repo-files",
     "keyring",
     "updatevm",
     "releasever",
     "cachedir",
     "keep-cache",
+    "state-dir",
     "pool",
     "retries",
     "color",
@@ -186,6 +189,9 @@ impl Settings {
                 vec![REPO_FILES.to_owned()]
             }),
             updatevm: Setting::new(typed_text(Opt::UpdateVm), text("updatevm")?, String::new).optional(),
+            state_dir: Setting::new(None, text("state-dir")?, String::new)
+                .optional()
+                .map(|path| path.map(|path| environment.expand(&path))),
             pool: Setting::new(typed_text(Opt::Pool), text("pool")?, String::new).optional(),
             keep_cache: Setting::new(flag(Opt::KeepCache), latest(&files, "keep-cache", toml_bool)?, || {
                 false
@@ -221,6 +227,9 @@ impl Settings {
             row("releasever", &self.releasever, String::clone),
             row("cachedir", &self.cachedir, |path| path.display().to_string()),
             row("keep-cache", &self.keep_cache, bool::to_string),
+            row("state-dir", &self.state_dir, |path| {
+                path.as_ref().map_or_else(|| "(the user's)".to_owned(), |path| path.display().to_string())
+            }),
             row("pool", &self.pool, option("(dom0's choice)")),
             row("retries", &self.retries, u32::to_string),
             row("color", &self.color, |color| format!("{color:?}").to_lowercase()),
@@ -429,7 +438,8 @@ mod tests {
 
     #[test]
     fn a_tilde_is_the_home() {
-        let settings = gather(&["list"], "cachedir = '~/c'", "").unwrap();
+        let settings = gather(&["list"], "cachedir = '~/c'\nstate-dir = '~/s'", "").unwrap();
         assert!(settings.cachedir.value.ends_with("home/c") && !settings.own_cachedir);
+        assert!(settings.state_dir.value.unwrap().ends_with("home/s"));
     }
 }

@@ -337,7 +337,9 @@ pub static COMMANDS: &[CommandDef] = &[
     CommandDef {
         original: false,
         details: "Prints every setting with its value and where that comes from: the command line, the user's \
-                  `~/.config/qubes/qvm-template.toml`, `/etc/qubes/qvm-template.toml` or the default.",
+                  `~/.config/qubes/qvm-template.toml`, `/etc/qubes/qvm-template.toml` or the default. What is \
+                  remembered between runs lies in `state-dir`: /var/lib/qvm-template for root, else \
+                  `~/.local/state/qvm-template`.",
         ..CommandDef::new(Command::Config, "config", "", "Show the effective settings")
     },
     CommandDef {
