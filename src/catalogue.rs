@@ -5,9 +5,9 @@
 //!
 //! # Whose key counts
 //!
-//! The reply names a repository for each offer, and the UpdateVM writes the reply. So the name only ever *narrows* the
-//! choice: an offer of a repository that takes part in this call needs a key of that repository; an offer that names
-//! any other needs a key of one that takes part. The keys of a repository that is disabled here vouch for nothing.
+//! The reply names a repository for each offer, and the UpdateVM writes the reply. So an offer may be taken only if it
+//! names a repository that takes part in this call ([`Catalogue::candidates`]), and then needs a key of exactly that one.
+//! The keys of a repository that is disabled here vouch for nothing, and no repository vouches for another's offers.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -22,7 +22,9 @@ use crate::repo::keys::{KeyDirectory, KeyFile};
 use crate::repo::variables::Variables;
 use crate::repo::wire::{Request, RequestError};
 use crate::report::{Failure, Message, Reporter};
-use crate::template::{Offer, PACKAGE_PREFIX, TemplateSpec};
+use crate::template::select::newest_of_each;
+use crate::template::{Offer, PACKAGE_PREFIX, RepoId, TemplateSpec};
+use crate::untrusted::displayable;
 use crate::update_vm::{Found, SearchError, UpdateQube, UpdateVm};
 
 /// Where templates come from, as options and configuration say.
@@ -103,6 +105,40 @@ impl<'a> Catalogue<'a> {
         Ok(found)
     }
 
+    /// Asks for the templates that `spec` means, to take one: only offers that name a repository which takes part in this
+    /// call. The others are skipped with a warning each.
+    ///
+    /// # Errors
+    /// As [`Catalogue::search`], and when what `spec` means is offered by other repositories only.
+    pub async fn candidates(&self, spec: &TemplateSpec) -> Result<Found, Failure> {
+        let mut found = self.search(Some(spec)).await?;
+        let all = &self.repositories()?.all;
+        let asked: Vec<RepoId> =
+            choice::enabled(all, &self.sources.options).into_iter().map(|repo| repo.id.clone()).collect();
+        let (own, mut foreign) = std::mem::take(&mut found.reply).claiming(&asked);
+        found.reply = own;
+        let meant = |offer: &Offer| spec.matches(&offer.name, &offer.evr);
+        foreign.retain(meant);
+        let configured = |repo: &RepoId| all.iter().any(|known| known.id == *repo);
+        if let Some(offer) = foreign.first()
+            && !found.reply.offers.iter().any(meant)
+        {
+            return Err(not_asked(spec, &offer.repo, configured(&offer.repo)));
+        }
+        // Only what might have been taken is worth a word.
+        for offer in newest_of_each(&foreign) {
+            let better = |own: &Offer| own.name == offer.name && own.evr >= offer.evr;
+            if !found.reply.offers.iter().any(better) {
+                let Offer { name, evr, repo, .. } = offer;
+                self.reporter.say(&Message::Warning(&format!(
+                    "{name}-{evr} is passed over: it is said to be in repository '{repo}', which is {}",
+                    state(configured(repo))
+                )));
+            }
+        }
+        Ok(found)
+    }
+
     /// The request that downloads `offer`.
     ///
     /// # Errors
@@ -124,25 +160,19 @@ impl<'a> Catalogue<'a> {
         Ok(self.update_vm.get_or_init(|| Box::new(found)).as_ref())
     }
 
-    /// The key files that may vouch for `offer`.
+    /// The key files that may vouch for `offer`: those of the repository that it names.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// When one cannot be read, or the repository does not take part in this call.
     pub fn keys_for(&self, offer: &Offer) -> Result<Vec<KeyFile>, Failure> {
         let repositories = self.repositories()?;
         let asked = choice::enabled(&repositories.all, &self.sources.options);
-        let claimed: Vec<&Repo> = asked.iter().copied().filter(|repo| repo.id == offer.repo).collect();
-        let vouching = if claimed.is_empty() { asked } else { claimed };
+        let Some(repo) = asked.into_iter().find(|repo| repo.id == offer.repo) else {
+            return Err(Failure::new(format!("repository '{}' was not asked in this call", offer.repo)));
+        };
         let (directory, variables) = (KeyDirectory::default(), Variables::new(&self.sources.releasever));
-        let mut keys = Vec::new();
-        for repo in vouching {
-            let own = directory.keys_of(repo, &variables).context("reading the keys of a repository")?;
-            match own.is_empty() {
-                true => keys.push(self.default_key()?),
-                false => keys.extend(own),
-            }
-        }
-        Ok(keys)
+        let own = directory.keys_of(repo, &variables).context("reading the keys of a repository")?;
+        if own.is_empty() { Ok(vec![self.default_key()?]) } else { Ok(own) }
     }
 
     /// The key for local files.
@@ -194,6 +224,22 @@ impl<'a> Catalogue<'a> {
             block,
         }))
     }
+}
+
+fn not_asked(spec: &TemplateSpec, repo: &RepoId, configured: bool) -> Failure {
+    let help = match configured {
+        true => format!("'--enablerepo={repo}' enables it for this call"),
+        false => "'qvm-template repolist --all' shows the repositories that are configured here".to_owned(),
+    };
+    Failure::new(format!(
+        "Template '{}' is only offered as one of repository '{repo}', which is {}\nhelp: {help}",
+        displayable(spec.as_str(), false),
+        state(configured)
+    ))
+}
+
+fn state(configured: bool) -> &'static str {
+    if configured { "not enabled" } else { "not configured here" }
 }
 
 fn malformed(error: RequestError) -> Failure {

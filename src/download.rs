@@ -84,7 +84,7 @@ impl std::fmt::Debug for Fetcher<'_, '_> {
 pub async fn run(fetcher: Fetcher<'_, '_>, specs: &[TemplateSpec], directory: &Path) -> Result<(), Failure> {
     let mut chosen: Vec<Offer> = Vec::new();
     for spec in specs {
-        let found = fetcher.cancel.or(fetcher.catalogue.search(Some(spec))).await?;
+        let found = fetcher.cancel.or(fetcher.catalogue.candidates(spec)).await?;
         let selection = Selector::Latest.select(&found.reply.offers, std::slice::from_ref(spec), |_| {
             crate::template::select::Presence::Absent
         });

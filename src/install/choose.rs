@@ -58,7 +58,7 @@ impl Run<'_, '_> {
         let mut chosen: Vec<Offer> = Vec::new();
         let mut literal: HashSet<String> = HashSet::new();
         for spec in specs {
-            let found = self.cancel.or(self.catalogue.search(Some(spec))).await?;
+            let found = self.cancel.or(self.catalogue.candidates(spec)).await?;
             let one = std::slice::from_ref(spec);
             let there = match selector.needs_installed() {
                 true => self.presence(names(&found.reply.offers, one).into_iter()).await?,

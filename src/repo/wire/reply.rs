@@ -102,26 +102,12 @@ impl SearchReply {
         Ok(reply)
     }
 
-    /// Keeps the offers that name one of `repos`, the repositories that take part in this call; the others are named
-    /// among the skipped.
+    /// Keeps the offers that name one of `repos`, the repositories that take part in this call; the others come beside.
     #[must_use]
-    pub fn claiming(mut self, repos: &[RepoId]) -> Self {
-        let (kept, foreign): (Vec<_>, Vec<_>) =
-            self.offers.into_iter().partition(|offer| repos.contains(&offer.repo));
+    pub fn claiming(mut self, repos: &[RepoId]) -> (Self, Vec<Offer>) {
+        let (kept, foreign) = self.offers.into_iter().partition(|offer| repos.contains(&offer.repo));
         self.offers = kept;
-        for offer in foreign.iter().take(MAX_WARNINGS) {
-            self.skipped.push(format!(
-                "{}-{} is skipped: it names repository '{}', which was not asked",
-                offer.name, offer.evr, offer.repo
-            ));
-        }
-        if foreign.len() > MAX_WARNINGS {
-            self.skipped.push(format!(
-                "{} more offers of other repositories are skipped",
-                foreign.len() - MAX_WARNINGS
-            ));
-        }
-        self
+        (self, foreign)
     }
 
     /// The reply of a service: sorted as dnf sorts, and without anything inside a field that could be taken for the
