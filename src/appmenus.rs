@@ -19,8 +19,14 @@ use crate::transaction::Transaction;
 
 const TOOL: &str = "qvm-appmenus";
 const GROUP: &str = "qubes";
-const LIMITS: Limits =
-    Limits { output: 1 << 20, errors: 4096, total: Some(Duration::from_secs(120)), first: None, idle: None };
+const LIMITS: Limits = Limits {
+    output: 1 << 20,
+    errors: 4096,
+    total: Some(Duration::from_secs(120)),
+    first: None,
+    idle: None,
+    pace: None,
+};
 
 /// The menu tool, found.
 #[derive(Clone, Debug)]

@@ -26,7 +26,8 @@ const TAGS: [&str; 11] = [
     "DESCRIPTION",
     "ARCH",
 ];
-const LIMITS: Limits = Limits { output: 16 << 20, errors: 64 << 10, total: None, first: None, idle: None };
+const LIMITS: Limits =
+    Limits { output: 16 << 20, errors: 64 << 10, total: None, first: None, idle: None, pace: None };
 
 /// What became of the templates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

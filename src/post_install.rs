@@ -69,7 +69,14 @@ pub async fn run(transaction: &mut Transaction<'_>) -> Result<Outcome, Failure> 
 async fn call_service(transaction: &Transaction<'_>) -> Result<(), Failure> {
     let program = Program::service(Side::here(), transaction.name().as_str(), SERVICE, None, Escapes::Raw);
     // What the template says is of no interest, and it may say a lot.
-    let limits = Limits { output: u64::MAX, errors: 0, total: Some(SERVICE_TIME), first: None, idle: None };
+    let limits = Limits {
+        output: u64::MAX,
+        errors: 0,
+        total: Some(SERVICE_TIME),
+        first: None,
+        idle: None,
+        pace: None,
+    };
     let ended = transaction.unless_stopped(program.stream(b"", limits, &mut |_| Ok(()))).await?;
     let why = match ended {
         Ok(ended) => match ended.status {

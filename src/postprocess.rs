@@ -37,6 +37,7 @@ const HELPER: RunLimits = RunLimits {
     total: Some(Duration::from_secs(300)),
     first: None,
     idle: None,
+    pace: None,
 };
 
 /// What is asked for after files were unpacked.
@@ -127,7 +128,7 @@ fn image_in(directory: &Path, name: &TemplateName) -> Result<RootImage, Failure>
     let package = directory.join("template.rpm");
     if package.exists() {
         let verified = check_local(&package, Path::new("/var/tmp"), None)?;
-        return open(&verified, name);
+        return open(&verified, name, Limits::default().image_size);
     }
     RootImage::from_directory(directory, Limits::default()).map_err(Failure::new)
 }

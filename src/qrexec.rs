@@ -17,7 +17,7 @@ use std::io::{self, PipeWriter};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -96,6 +96,9 @@ pub struct Limits {
     pub first: Option<Duration>,
     /// Longest time without a byte of output after that.
     pub idle: Option<Duration>,
+    /// Fewest bytes of output, after the first one, in each such span of time: who sends a byte now and then is not idle,
+    /// and never ends.
+    pub pace: Option<(u64, Duration)>,
 }
 
 /// How a program ended.
@@ -125,6 +128,14 @@ pub enum RunError {
     /// No byte came for too long.
     #[error("nothing was sent for {} s", .0.as_secs())]
     Stalled(Duration),
+    /// Bytes came, but too few.
+    #[error("only {got} bytes were sent in {} s", .time.as_secs())]
+    Slow {
+        /// What came.
+        got: u64,
+        /// In this time.
+        time: Duration,
+    },
     /// Reading, or handing on what was read, failed.
     #[error("taking what was sent")]
     Taking(#[source] io::Error),
@@ -339,9 +350,12 @@ async fn take(
     let Some(mut from) = from else { return Ok(()) };
     let mut buffer = vec![0; CHUNK];
     let mut total: u64 = 0;
+    // When the span of the pace began, and what had come by then.
+    let mut span = (Instant::now(), 0_u64);
     loop {
         let read = from.read(&mut buffer);
-        let read = match if total == 0 { limits.first } else { limits.idle } {
+        let idle = if total == 0 { limits.first } else { limits.idle };
+        let read = match idle {
             None => read.await,
             Some(idle) => timeout(idle, read).await.map_err(|_| RunError::Stalled(idle))?,
         };
@@ -349,11 +363,23 @@ async fn take(
         if length == 0 {
             return Ok(());
         }
+        if total == 0 {
+            span = (Instant::now(), 0);
+        }
         total += u64::try_from(length).unwrap_or(u64::MAX);
         if total > limits.output {
             return Err(RunError::TooMuch(limits.output));
         }
         sink(&buffer[..length]).map_err(RunError::Taking)?;
+        if let Some((fewest, time)) = limits.pace
+            && span.0.elapsed() >= time
+        {
+            let got = total - span.1;
+            if got < fewest {
+                return Err(RunError::Slow { got, time: span.0.elapsed() });
+            }
+            span = (Instant::now(), total);
+        }
     }
 }
 
@@ -390,6 +416,7 @@ mod tests {
         total: Some(Duration::from_secs(20)),
         first: None,
         idle: None,
+        pace: None,
     };
 
     fn shell(script: &str) -> Program {
@@ -419,6 +446,11 @@ mod tests {
     fn limits_end_the_program_and_all_it_started() {
         let idle = Limits { idle: Some(Duration::from_millis(200)), ..LIMITS };
         assert!(matches!(wait(shell("echo a; sleep 60").output(b"", idle)), Err(RunError::Stalled(_))));
+        let pace = Some((1000, Duration::from_millis(300)));
+        let slow = Limits { idle: idle.idle, pace, ..LIMITS };
+        let dripping = shell("while echo a; do sleep 0.05; done");
+        assert!(matches!(wait(dripping.output(b"", slow)), Err(RunError::Slow { .. })));
+        assert!(wait(shell("head -c 900 /dev/zero; sleep 0.1; echo").output(b"", slow)).is_ok());
         let late = Limits { total: Some(Duration::from_millis(200)), ..LIMITS };
         assert!(matches!(wait(shell("sleep 60 & wait").output(b"", late)), Err(RunError::Late(_))));
         let small = Limits { output: 10, ..LIMITS };

@@ -32,6 +32,10 @@ const SEARCH_TIME: Duration = Duration::from_secs(20 * 60);
 const FIRST_BYTE: Duration = Duration::from_secs(10 * 60);
 /// A download that stands still for so long has lost its peer.
 const STALL: Duration = Duration::from_secs(60);
+/// Fewest bytes that a download brings in [`STALL`]: some 1 KiB a second, a fraction of what Tor does on a bad day.
+const PACE: u64 = 64 << 10;
+/// Longest download in all.
+const DOWNLOAD_TIME: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// How much of a service's error text is kept.
 const MAX_ERRORS: usize = 64 * 1024;
 /// How many lines of it are shown.
@@ -137,7 +141,9 @@ impl DownloadError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Failed(_) | Self::Short { .. } | Self::Long(_) => true,
-            Self::Run(error) => matches!(error, RunError::Stalled(_) | RunError::Late(_)),
+            Self::Run(error) => {
+                matches!(error, RunError::Stalled(_) | RunError::Slow { .. } | RunError::Late(_))
+            }
             Self::Request(_) | Self::Unusable(_) | Self::Keep(_) | Self::Call(_) => false,
         }
     }
@@ -215,6 +221,7 @@ impl<'a> UpdateQube<'a> {
             total: Some(SEARCH_TIME),
             first: None,
             idle: None,
+            pace: None,
         };
         let bytes = request.encode()?;
         let program = self.program(SEARCH, Escapes::Filtered).await?;
@@ -244,9 +251,10 @@ impl<'a> UpdateQube<'a> {
         let limits = Limits {
             output: size,
             errors: MAX_ERRORS,
-            total: None,
+            total: Some(DOWNLOAD_TIME),
             first: Some(FIRST_BYTE),
             idle: Some(STALL),
+            pace: Some((PACE, STALL)),
         };
         let bytes = request.encode()?;
         let program = self.program(DOWNLOAD, Escapes::Raw).await?;

@@ -11,6 +11,7 @@ const LIMITS: Limits = Limits {
     total: Some(Duration::from_secs(15 * 60)),
     first: None,
     idle: None,
+    pace: None,
 };
 
 /// An import lasts as long as its data; only its reply is bounded.
