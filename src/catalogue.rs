@@ -82,6 +82,12 @@ impl<'a> Catalogue<'a> {
         }
     }
 
+    /// The repository options of this call, in command-line order.
+    #[must_use]
+    pub fn options(&self) -> &'a [RepoOption] {
+        &self.sources.options
+    }
+
     /// Asks for the templates that `spec` means; `None` for all of them.
     ///
     /// # Errors

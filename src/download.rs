@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
+use crate::admission::Admission;
 use crate::cancel::Cancel;
 use crate::catalogue::Catalogue;
 use crate::repo::keys::KeyFile;
@@ -69,6 +70,8 @@ pub struct Fetcher<'a, 'c> {
     pub nogpgcheck: bool,
     /// What about files that are there.
     pub rotten: Rotten,
+    /// Who says whether what is sound is let in.
+    pub admission: &'a Admission<'a>,
 }
 
 impl std::fmt::Debug for Fetcher<'_, '_> {
@@ -136,6 +139,7 @@ impl Fetcher<'_, '_> {
     /// When it cannot be had, or is not what was offered.
     pub async fn fetch(&self, offer: &Offer, directory: &Path) -> Result<Package, Failure> {
         let name = qube_name(&offer.name)?;
+        self.admission.offer(offer)?;
         let keyring = keyring_of(&self.catalogue.keys_for(offer)?)?;
         let policy = Policy::build(name, offer.evr.clone());
         let file = format!("{PACKAGE_PREFIX}{}-{}", offer.name, offer.evr);
@@ -143,7 +147,7 @@ impl Fetcher<'_, '_> {
         if path.symlink_metadata().is_ok() {
             self.reporter.say(&Message::AlreadyThere(&path.display().to_string()));
             match self.check_there(&path, &policy, &keyring).await {
-                Ok(verified) => return Ok(self.package(verified, offer, path)),
+                Ok(verified) => return self.package(verified, offer, path, &keyring),
                 Err(error @ Failure::Interrupted(_)) => return Err(error),
                 Err(error) if self.rotten == Rotten::Refuse => return Err(error),
                 Err(error) => {
@@ -157,15 +161,25 @@ impl Fetcher<'_, '_> {
             .with_context(|| format!("keeping the package in {}", directory.display()))?;
         self.reporter.say(&Message::Downloading(&file));
         let verified = self.download(offer, &file, directory, &policy, &keyring).await?;
-        verified.persist(&path).with_context(|| format!("writing {}", path.display()))?;
-        Ok(self.package(verified, offer, path))
+        let package = self.package(verified, offer, path, &keyring)?;
+        if let Some(path) = &package.file {
+            package.verified.persist(path).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(package)
     }
 
-    fn package(&self, verified: Verified, offer: &Offer, path: PathBuf) -> Package {
+    fn package(
+        &self,
+        verified: Verified,
+        offer: &Offer,
+        path: PathBuf,
+        keyring: &Keyring,
+    ) -> Result<Package, Failure> {
+        self.admission.package(&verified, &offer.repo, Some(keyring))?;
         if self.nogpgcheck {
             self.reporter.say(&Message::CheckedAnyway);
         }
-        Package { verified, repo: offer.repo.clone(), file: Some(path) }
+        Ok(Package { verified, repo: offer.repo.clone(), file: Some(path) })
     }
 
     async fn check_there(

@@ -32,6 +32,7 @@
 //! | [`install`], [`download`], [`transaction`], [`post_install`], [`settings`], [`postprocess`], [`appmenus`] | putting templates in place, with a way back |
 //! | [`list`], [`search`], [`remove`], [`repolist`], [`clean`], [`migrate`] | the other commands, one file or folder each |
 //! | [`lock`], [`cancel`], [`report`] | one change at a time, its end by a signal, and what is said about it |
+//! | [`seen`], [`admission`] | what was seen of each template before; whether a sound package is let in |
 //! | [`state`] | what is remembered from one run to the next |
 //! | [`cli`] | what was typed, what is printed |
 //! | [`service`] | the UpdateVM's side |
@@ -44,6 +45,7 @@
 //! `template`; the sandbox uses the builder for its demonstration, and the builder the line to read packages back.
 
 pub mod admin;
+pub mod admission;
 pub mod appmenus;
 pub mod build;
 pub mod cancel;
@@ -70,6 +72,7 @@ pub mod report;
 pub mod root_image;
 pub mod sandbox;
 pub mod search;
+pub mod seen;
 pub mod service;
 pub mod settings;
 pub mod spool;

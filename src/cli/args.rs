@@ -168,9 +168,13 @@ impl<'a> Parser<'a> {
                 Some(value.clone())
             }
         };
-        if def.opt == Opt::Retries && value.as_deref().is_some_and(|text| integer(text).is_none()) {
-            let text = value.unwrap_or_default();
-            return Err(wrong(blame, format!("argument {}: invalid int value: '{text}'", def.display())));
+        let readable = |text: &str| match def.opt {
+            Opt::Retries | Opt::RequireMaxAge => integer(text).map(drop).ok_or("int"),
+            Opt::MaxImageSize => size(text).map(drop).ok_or("size"),
+            _ => Ok(()),
+        };
+        if let Some((text, Err(kind))) = value.as_deref().map(|text| (text, readable(text))) {
+            return Err(wrong(blame, format!("argument {}: invalid {kind} value: '{text}'", def.display())));
         }
         self.act(def, value)
     }
@@ -334,6 +338,16 @@ fn is_negative_number(arg: &str) -> bool {
         None => !rest.is_empty() && digits(rest),
         Some((whole, part)) => digits(whole) && !part.is_empty() && digits(part),
     })
+}
+
+/// A number of bytes, with one of the letters K, M, G or T for a power of 1024 behind it, or as in `GiB`.
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.strip_suffix("iB").unwrap_or(unit);
+    let power = ["", "K", "M", "G", "T"].iter().position(|letter| unit.eq_ignore_ascii_case(letter))?;
+    number.parse::<u64>().ok()?.checked_mul(1024_u64.pow(u32::try_from(power).ok()?))
 }
 
 /// A whole number as Python's `int` reads it.

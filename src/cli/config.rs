@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::args::{Typed, integer, similar};
+use super::args::{Typed, integer, similar, size};
 use super::release;
 use super::table::Opt;
+use crate::admission::Demands;
 use crate::repo::choice::RepoOption;
+use crate::root_image::Limits;
 
 /// Configuration of the whole system.
 const SYSTEM_FILE: &str = "etc/qubes/qvm-template.toml";
@@ -91,6 +93,16 @@ pub struct Settings {
     pub color: Setting<Color>,
     /// Progress.
     pub progress: Setting<Progress>,
+    /// Templates that may be older than a build seen before.
+    pub allow_older: Setting<Vec<String>>,
+    /// Templates that may come from another repository than before.
+    pub allow_repository_change: Setting<Vec<String>>,
+    /// Templates that may be signed by another certificate than before.
+    pub allow_signer_change: Setting<Vec<String>>,
+    /// Most days since a package was built; `None` for any age.
+    pub require_max_age: Setting<Option<u32>>,
+    /// Most bytes of an image.
+    pub max_image_size: Setting<u64>,
     /// Repository options in command-line order.
     pub repo_options: Vec<RepoOption>,
     /// Whether the cache directory is the default one, which is ours alone.
@@ -144,7 +156,7 @@ struct File {
     table: toml::Table,
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 16] = [
     "repo-files",
     "keyring",
     "updatevm",
@@ -154,6 +166,11 @@ const KEYS: [&str; 11] = [
     "state-dir",
     "pool",
     "retries",
+    "allow-older",
+    "allow-repository-change",
+    "allow-signer-change",
+    "require-max-age",
+    "max-image-size",
     "color",
     "progress",
 ];
@@ -181,11 +198,18 @@ impl Settings {
             base.join("qvm-template").to_string_lossy().into_owned()
         });
         let flag = |opt: Opt| typed.has(opt).then_some(true);
-        let list: Vec<String> = typed.values(Opt::RepoFiles).map(str::to_owned).collect();
-        let list = Some(list).filter(|list| !list.is_empty());
+        let list = |opt: Opt| {
+            let list: Vec<String> = typed.values(opt).map(str::to_owned).collect();
+            Some(list).filter(|list| !list.is_empty())
+        };
+        let names = |opt: Opt, key: &str| {
+            anyhow::Ok(Setting::new(list(opt), latest(&files, key, toml_list)?, Vec::new))
+        };
+        let days = typed.last(Opt::RequireMaxAge).and_then(integer).map(attempts);
+        let most = typed.last(Opt::MaxImageSize).and_then(size);
         let retries = typed.last(Opt::Retries).and_then(integer).map(attempts);
         Ok(Self {
-            repo_files: Setting::new(list, latest(&files, "repo-files", toml_list)?, || {
+            repo_files: Setting::new(list(Opt::RepoFiles), latest(&files, "repo-files", toml_list)?, || {
                 vec![REPO_FILES.to_owned()]
             }),
             updatevm: Setting::new(typed_text(Opt::UpdateVm), text("updatevm")?, String::new).optional(),
@@ -197,6 +221,14 @@ impl Settings {
                 false
             }),
             retries: Setting::new(retries, latest(&files, "retries", toml_number)?, || 5),
+            allow_older: names(Opt::AllowOlder, "allow-older")?,
+            allow_repository_change: names(Opt::AllowRepositoryChange, "allow-repository-change")?,
+            allow_signer_change: names(Opt::AllowSignerChange, "allow-signer-change")?,
+            require_max_age: Setting::new(days, latest(&files, "require-max-age", toml_number)?, || u32::MAX)
+                .map(|days| Some(days).filter(|days| *days != u32::MAX)),
+            max_image_size: Setting::new(most, latest(&files, "max-image-size", toml_size)?, || {
+                Limits::default().image_size
+            }),
             color: Setting::new(typed_text(Opt::Color), text("color")?, || "auto".to_owned())
                 .read(|word| color(word))?,
             progress: Setting::new(typed_text(Opt::Progress), text("progress")?, || "auto".to_owned())
@@ -207,6 +239,19 @@ impl Settings {
             repo_options: repo_options(typed),
             releasever,
         })
+    }
+
+    /// What is demanded of packages beyond the policy.
+    #[must_use]
+    pub fn demands(&self) -> Demands {
+        Demands {
+            allow_older: self.allow_older.value.clone(),
+            allow_repository_change: self.allow_repository_change.value.clone(),
+            allow_signer_change: self.allow_signer_change.value.clone(),
+            max_age: self.require_max_age.value,
+            max_image_size: self.max_image_size.value,
+            state_dir: self.state_dir.value.clone(),
+        }
     }
 
     /// Every setting with its value and its origin, for people.
@@ -232,6 +277,13 @@ impl Settings {
             }),
             row("pool", &self.pool, option("(dom0's choice)")),
             row("retries", &self.retries, u32::to_string),
+            row("allow-older", &self.allow_older, |names| names.join(" ")),
+            row("allow-repository-change", &self.allow_repository_change, |names| names.join(" ")),
+            row("allow-signer-change", &self.allow_signer_change, |names| names.join(" ")),
+            row("require-max-age", &self.require_max_age, |days| {
+                days.map_or_else(|| "(any)".to_owned(), |days| format!("{days} days"))
+            }),
+            row("max-image-size", &self.max_image_size, |bytes| super::format::size(*bytes)),
             row("color", &self.color, |color| format!("{color:?}").to_lowercase()),
             row("progress", &self.progress, Progress::to_string),
         ]
@@ -351,6 +403,13 @@ fn toml_bool(value: &toml::Value) -> Option<bool> {
 
 fn toml_number(value: &toml::Value) -> Option<u32> {
     value.as_integer().filter(|number| *number >= 0).map(attempts)
+}
+
+fn toml_size(value: &toml::Value) -> Option<u64> {
+    match value {
+        toml::Value::String(text) => size(text),
+        other => other.as_integer().and_then(|number| u64::try_from(number).ok()),
+    }
 }
 
 /// Fewer than none is none.

@@ -54,6 +54,11 @@ pub enum Opt {
     DownloadDir,
     Retries,
     NoGpgCheck,
+    AllowOlder,
+    AllowRepositoryChange,
+    AllowSignerChange,
+    RequireMaxAge,
+    MaxImageSize,
     Newest,
     All,
     Installed,
@@ -211,6 +216,41 @@ static NO_GPG_CHECK: OptDef = OptDef::flag(
     "nogpgcheck",
     "Take local files without a signature; never applies to downloads",
 );
+static ALLOW_OLDER: OptDef = OptDef::value(
+    Opt::AllowOlder,
+    "allow-older",
+    "NAME",
+    "Take a build of NAME that is older than one seen before; may be repeated",
+)
+.ours();
+static ALLOW_REPOSITORY_CHANGE: OptDef = OptDef::value(
+    Opt::AllowRepositoryChange,
+    "allow-repository-change",
+    "NAME",
+    "Take NAME from another repository than before; may be repeated",
+)
+.ours();
+static ALLOW_SIGNER_CHANGE: OptDef = OptDef::value(
+    Opt::AllowSignerChange,
+    "allow-signer-change",
+    "NAME",
+    "Take NAME although another certificate signed it before; may be repeated",
+)
+.ours();
+static REQUIRE_MAX_AGE: OptDef = OptDef::value(
+    Opt::RequireMaxAge,
+    "require-max-age",
+    "DAYS",
+    "Refuse packages that were built longer ago",
+)
+.ours();
+static MAX_IMAGE_SIZE: OptDef = OptDef::value(
+    Opt::MaxImageSize,
+    "max-image-size",
+    "SIZE",
+    "Refuse larger images, as in `40G` [default: 256G]",
+)
+.ours();
 static NEWEST: OptDef =
     OptDef::flag(Opt::Newest, "newest", "Install the newest build, not the one that is installed").ours();
 static ALL: OptDef = OptDef::flag(Opt::All, "all", "What is installed and what is available (default)");
@@ -236,7 +276,18 @@ static REPO_ALL: OptDef = OptDef::flag(Opt::All, "all", "Enabled and disabled re
 static ENABLED: OptDef = OptDef::flag(Opt::Enabled, "enabled", "Enabled repositories (default)").group(2);
 static DISABLED: OptDef = OptDef::flag(Opt::Disabled, "disabled", "Disabled repositories").group(2);
 
-static CHANGE: &[&OptDef] = &[&ALLOW_PV, &SKIP_START, &DOWNLOAD_DIR_IGNORED, &RETRIES, &NO_GPG_CHECK];
+static CHANGE: &[&OptDef] = &[
+    &ALLOW_PV,
+    &SKIP_START,
+    &DOWNLOAD_DIR_IGNORED,
+    &RETRIES,
+    &NO_GPG_CHECK,
+    &ALLOW_OLDER,
+    &ALLOW_REPOSITORY_CHANGE,
+    &ALLOW_SIGNER_CHANGE,
+    &REQUIRE_MAX_AGE,
+    &MAX_IMAGE_SIZE,
+];
 static LISTING: &[&OptDef] =
     &[&ALL, &INSTALLED, &AVAILABLE, &EXTRAS, &UPGRADES, &ALL_VERSIONS, &MACHINE, &MACHINE_JSON];
 
@@ -247,14 +298,38 @@ const SPEC_HELP: &str = "A TEMPLATESPEC is a name, a name with a version (NAME-V
 /// All commands, the original's first and in its order.
 pub static COMMANDS: &[CommandDef] = &[
     CommandDef {
-        options: &[&POOL, &ALLOW_PV, &SKIP_START, &DOWNLOAD_DIR_IGNORED, &RETRIES, &NO_GPG_CHECK],
+        options: &[
+            &POOL,
+            &ALLOW_PV,
+            &SKIP_START,
+            &DOWNLOAD_DIR_IGNORED,
+            &RETRIES,
+            &NO_GPG_CHECK,
+            &ALLOW_OLDER,
+            &ALLOW_REPOSITORY_CHANGE,
+            &ALLOW_SIGNER_CHANGE,
+            &REQUIRE_MAX_AGE,
+            &MAX_IMAGE_SIZE,
+        ],
         details: "Downloads templates, verifies them and installs those that are not there yet.\n\nExamples:\n  \
                   qvm-template install fedora-43-xfce\n  qvm-template install --pool ssd debian-13-minimal\n  \
                   qvm-template install ./qubes-template-acme-1.0-1.noarch.rpm",
         ..CommandDef::new(Command::Install, "install", SPEC, "Install template packages")
     },
     CommandDef {
-        options: &[&ALLOW_PV, &SKIP_START, &DOWNLOAD_DIR_IGNORED, &RETRIES, &NO_GPG_CHECK, &NEWEST],
+        options: &[
+            &ALLOW_PV,
+            &SKIP_START,
+            &DOWNLOAD_DIR_IGNORED,
+            &RETRIES,
+            &NO_GPG_CHECK,
+            &NEWEST,
+            &ALLOW_OLDER,
+            &ALLOW_REPOSITORY_CHANGE,
+            &ALLOW_SIGNER_CHANGE,
+            &REQUIRE_MAX_AGE,
+            &MAX_IMAGE_SIZE,
+        ],
         details: "Installs the same build again over what is there. All changes inside the templates are lost.",
         ..CommandDef::new(Command::Reinstall, "reinstall", SPEC, "Reinstall template packages")
     },
@@ -270,7 +345,15 @@ pub static COMMANDS: &[CommandDef] = &[
         ..CommandDef::new(Command::Upgrade, "upgrade", SPEC, "Upgrade template packages")
     },
     CommandDef {
-        options: &[&DOWNLOAD_DIR, &RETRIES, &NO_GPG_CHECK],
+        options: &[
+            &DOWNLOAD_DIR,
+            &RETRIES,
+            &NO_GPG_CHECK,
+            &ALLOW_OLDER,
+            &ALLOW_REPOSITORY_CHANGE,
+            &ALLOW_SIGNER_CHANGE,
+            &REQUIRE_MAX_AGE,
+        ],
         details: "Downloads template packages, verifies them and leaves them in a directory.",
         ..CommandDef::new(Command::Download, "download", SPEC, "Download template packages")
     },
@@ -328,7 +411,17 @@ pub static COMMANDS: &[CommandDef] = &[
         )
     },
     CommandDef {
-        options: &[&ALLOW_PV, &SKIP_START, &RETRIES, &NO_GPG_CHECK],
+        options: &[
+            &ALLOW_PV,
+            &SKIP_START,
+            &RETRIES,
+            &NO_GPG_CHECK,
+            &ALLOW_OLDER,
+            &ALLOW_REPOSITORY_CHANGE,
+            &ALLOW_SIGNER_CHANGE,
+            &REQUIRE_MAX_AGE,
+            &MAX_IMAGE_SIZE,
+        ],
         original: false,
         details: "Brings installed templates to the newest build, whether or not they have it already: the same as \
                   `reinstall --newest`. All changes inside the templates are lost.",

@@ -10,7 +10,7 @@ use crate::download::{blocking, check_local, keyring_of, merge, not_selected, qu
 use crate::report::{Failure, Message};
 use crate::template::installed::{FEATURES, Installed};
 use crate::template::select::{Presence, Selector, names};
-use crate::template::{Offer, TemplateSpec};
+use crate::template::{Offer, RepoId, TemplateSpec};
 use crate::verify::Verified;
 
 impl Run<'_, '_> {
@@ -42,8 +42,11 @@ impl Run<'_, '_> {
             true => None,
             false => Some(keyring_of(&[self.catalogue.default_key()?])?),
         };
-        let (path, cache) = (path.to_owned(), self.order.cache.clone());
-        self.cancel.or(blocking(move || check_local(&path, &cache, keyring.as_ref()))).await
+        let (path, cache, certificates) = (path.to_owned(), self.order.cache.clone(), keyring.clone());
+        let checked = blocking(move || check_local(&path, &cache, certificates.as_ref()));
+        let verified = self.cancel.or(checked).await?;
+        self.admission.package(&verified, &RepoId::command_line(), keyring.as_ref())?;
+        Ok(verified)
     }
 
     /// One search for each specification, and of what it brings the build that the command is for.

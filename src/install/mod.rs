@@ -20,6 +20,7 @@ use anyhow::Context as _;
 
 pub(crate) use self::put::{import, must_be_off, open};
 use crate::admin::AdminApi;
+use crate::admission::{Admission, Demands, Wish};
 use crate::cancel::Cancel;
 use crate::catalogue::Catalogue;
 use crate::download::{Fetcher, Package, Rotten};
@@ -73,6 +74,8 @@ pub struct Order {
     pub yes: bool,
     /// Where packages are kept.
     pub cache: PathBuf,
+    /// What is demanded of packages beyond the policy.
+    pub demands: Demands,
 }
 
 /// How it ended.
@@ -95,7 +98,13 @@ pub async fn run(
     cancel: &Cancel,
     order: &Order,
 ) -> Result<Summary, Failure> {
-    Run { api, catalogue, reporter, cancel, order }.run().await
+    let wish = match order.verb {
+        Verb::Install | Verb::Upgrade | Verb::Renew => Wish::Newest,
+        Verb::Reinstall => Wish::Same,
+        Verb::Downgrade => Wish::Older,
+    };
+    let admission = Admission::new(&order.demands, wish, &order.named, catalogue.options(), reporter);
+    Run { api, catalogue, reporter, cancel, order, admission }.run().await
 }
 
 struct Run<'a, 'c> {
@@ -104,6 +113,7 @@ struct Run<'a, 'c> {
     reporter: &'a dyn Reporter,
     cancel: &'a Cancel,
     order: &'a Order,
+    admission: Admission<'a>,
 }
 
 /// A package that is to be installed, and how to get at it.
@@ -172,6 +182,7 @@ impl Run<'_, '_> {
             retries: self.order.retries,
             nogpgcheck: self.order.nogpgcheck,
             rotten: Rotten::Replace,
+            admission: &self.admission,
         };
         let mut fetched = Vec::new();
         for mut job in jobs {

@@ -38,7 +38,8 @@ impl Run<'_, '_> {
         self.reporter.say(&Message::Installing(job.name.as_str()));
         let info = package.verified.info().clone();
         let (verified, name) = (package.verified, job.name.clone());
-        let opening = blocking(move || open(&verified, &name));
+        let most = self.order.demands.max_image_size;
+        let opening = blocking(move || open(&verified, &name, most));
         let image = self.cancel.or(opening).await?;
         let mut transaction = self.begin(&job.name).await?;
         match self.steps(&mut transaction, image, &info, &package.repo).await {
@@ -174,9 +175,10 @@ pub(crate) async fn import(
     Ok(files)
 }
 
-/// The image in a verified package.
-pub(crate) fn open(verified: &Verified, name: &TemplateName) -> Result<RootImage, Failure> {
-    let opened = Payload::open(verified, name).and_then(|payload| payload.root_image(Limits::default()));
+/// The image in a verified package, of `most` bytes at most.
+pub(crate) fn open(verified: &Verified, name: &TemplateName, most: u64) -> Result<RootImage, Failure> {
+    let limits = Limits { image_size: most, ..Limits::default() };
+    let opened = Payload::open(verified, name).and_then(|payload| payload.root_image(limits));
     opened.map_err(|why| Failure::new(format!("Failed to extract {name} template: {why}")))
 }
 

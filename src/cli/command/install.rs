@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::admin;
+use crate::admission::{Admission, Wish};
 use crate::catalogue::Catalogue;
 use crate::cli::config::directory;
 use crate::cli::run::{Done, Run};
@@ -29,6 +30,7 @@ impl Run<'_> {
             keep_cache: settings.keep_cache.value,
             yes: self.typed.has(Opt::Yes),
             cache: settings.cachedir.value.clone(),
+            demands: settings.demands(),
         };
         let (api, sources) = (admin::connect(), self.sources());
         let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
@@ -43,6 +45,9 @@ impl Run<'_> {
     pub(in crate::cli) async fn download(&self) -> Result<Done, Failure> {
         let (api, sources) = (admin::connect(), self.sources());
         let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let demands = self.settings.demands();
+        let named = &self.typed.positionals;
+        let admission = Admission::new(&demands, Wish::Newest, named, catalogue.options(), self.terminal);
         let fetcher = Fetcher {
             catalogue: &catalogue,
             reporter: self.terminal,
@@ -50,6 +55,7 @@ impl Run<'_> {
             retries: self.settings.retries.value,
             nogpgcheck: self.typed.has(Opt::NoGpgCheck),
             rotten: Rotten::Refuse,
+            admission: &admission,
         };
         // As ever, local packages count for nothing here.
         let mut specs = self.specs()?;
