@@ -112,12 +112,13 @@ impl<'a> Catalogue<'a> {
     }
 
     /// Asks for the templates that `spec` means, to take one: only offers that name a repository which takes part in this
-    /// call. The others are skipped with a warning each.
+    /// call. The others are skipped with a warning each. Only when it is asked `alone` the repositories are asked for it and
+    /// nothing else.
     ///
     /// # Errors
     /// As [`Catalogue::search`], and when what `spec` means is offered by other repositories only.
-    pub async fn candidates(&self, spec: &TemplateSpec) -> Result<Found, Failure> {
-        let mut found = self.search(Some(spec)).await?;
+    pub async fn candidates(&self, spec: &TemplateSpec, alone: bool) -> Result<Found, Failure> {
+        let mut found = self.search(Some(spec).filter(|_| alone)).await?;
         let all = &self.repositories()?.all;
         let asked: Vec<RepoId> =
             choice::enabled(all, &self.sources.options).into_iter().map(|repo| repo.id.clone()).collect();

@@ -3,6 +3,8 @@
 //! Only TemplateVMs are asked. The reads go out together, a bounded number at a time. A qube whose features we may not read counts
 //! as not managed, and all of them are named in one warning; a feature that is missing is empty.
 
+use std::collections::HashMap;
+
 use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded, system};
 use crate::template::Installed;
 use crate::template::installed::{FEATURES, MARKER};
@@ -97,6 +99,25 @@ pub async fn take(api: &dyn AdminApi, fields: Fields) -> Result<Census, CallErro
         census.templates.extend(Installed::from_features(qube, value));
     }
     Ok(census)
+}
+
+/// What the features of one qube tell about its build; `None` when it is no managed template, or nobody may know.
+///
+/// # Errors
+/// When dom0 cannot be asked.
+pub async fn one(api: &dyn AdminApi, qube: &str) -> Result<Option<Installed>, CallError> {
+    let wanted: Vec<&str> = FEATURES[..7].to_vec();
+    let mut values = HashMap::new();
+    let answers = read(api, wanted.iter().map(|feature| (qube, *feature)).collect()).await;
+    for (feature, answer) in wanted.into_iter().zip(answers) {
+        match answer {
+            Ok(Some(value)) => drop(values.insert(feature, value)),
+            Ok(None) => {}
+            Err(e) if e.is_denied() => return Ok(None),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Installed::from_features(qube, |feature| values.get(feature).cloned()))
 }
 
 /// Bytes that all volumes of each of these qubes take. What cannot be read counts as nothing.

@@ -87,7 +87,7 @@ impl std::fmt::Debug for Fetcher<'_, '_> {
 pub async fn run(fetcher: Fetcher<'_, '_>, specs: &[TemplateSpec], directory: &Path) -> Result<(), Failure> {
     let mut chosen: Vec<Offer> = Vec::new();
     for spec in specs {
-        let found = fetcher.cancel.or(fetcher.catalogue.candidates(spec)).await?;
+        let found = fetcher.cancel.or(fetcher.catalogue.candidates(spec, true)).await?;
         let selection = Selector::Latest.select(&found.reply.offers, std::slice::from_ref(spec), |_| {
             crate::template::select::Presence::Absent
         });
@@ -237,7 +237,8 @@ impl Fetcher<'_, '_> {
             }
         }
         self.reporter.say(&Message::DownloadFailed { file, cause: &cause });
-        Err(Failure::Reported)
+        let message = Message::DownloadFailed { file, cause: &cause }.to_string();
+        Err(Failure::Told { cause: "download-failed", message })
     }
 
     async fn attempt(

@@ -31,7 +31,7 @@
 //! | [`catalogue`], [`census`] | what repositories offer, asked once; what is installed, read once |
 //! | [`install`], [`download`], [`transaction`], [`post_install`], [`settings`], [`postprocess`], [`appmenus`] | putting templates in place, with a way back |
 //! | [`list`], [`search`], [`remove`], [`repolist`], [`clean`], [`migrate`] | the other commands, one file or folder each |
-//! | [`lock`], [`cancel`], [`report`] | one change at a time, its end by a signal, and what is said about it |
+//! | [`lock`], [`cancel`], [`report`], [`ledger`] | one change at a time, its end by a signal, what is said about it, and what became of each template |
 //! | [`seen`], [`admission`] | what was seen of each template before; whether a sound package is let in |
 //! | [`state`] | what is remembered from one run to the next |
 //! | [`cli`] | what was typed, what is printed |
@@ -58,6 +58,7 @@ pub mod download;
 pub mod fuzzing;
 pub mod install;
 pub mod io;
+pub mod ledger;
 pub mod list;
 pub mod lock;
 pub mod migrate;

@@ -42,6 +42,8 @@ pub enum Message<'a> {
     Qube(&'a str, &'a str),
     /// One line that a remote service wrote to its standard error, free of control characters.
     Remote(&'a str),
+    /// Something failed, of one template among several: the others go on.
+    Failed(&'a str, &'a str),
     /// Something else that is worth a line, and not a warning.
     Note(&'a str),
     /// Something that went otherwise than asked.
@@ -72,6 +74,7 @@ impl fmt::Display for Message<'_> {
             Self::Installing(name) => write!(f, "Installing template '{name}'..."),
             Self::Qube(name, text) => write!(f, "{name}: {text}"),
             Self::Remote(line) => write!(f, "[Qrexec] {line}"),
+            Self::Failed(name, text) => write!(f, "ERROR: {name}: {text}"),
             Self::Note(text) => f.write_str(text),
             Self::Warning(text) => write!(f, "Warning: {text}"),
         }
@@ -124,6 +127,14 @@ pub enum Failure {
     /// All there is to say was said as a [`Message`].
     #[error("failed")]
     Reported,
+    /// The same, with a text for who did not hear the messages.
+    #[error("{message}")]
+    Told {
+        /// A word for the cause that stays the same in all versions.
+        cause: &'static str,
+        /// What was said, in one text.
+        message: String,
+    },
     /// A signal ended it, and what was begun was undone. The number of the signal.
     #[error("interrupted")]
     Interrupted(i32),
@@ -145,7 +156,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(1),
-            Self::Declined | Self::Reported | Self::Failed(_) => 1,
+            Self::Declined | Self::Reported | Self::Told { .. } | Self::Failed(_) => 1,
         }
     }
 }

@@ -8,7 +8,7 @@ mod cases;
 #[path = "cli_contract/place.rs"]
 mod place;
 #[path = "cli_contract/schema.rs"]
-mod schema;
+pub(crate) mod schema;
 
 use std::collections::BTreeSet;
 
@@ -216,6 +216,10 @@ fn our_json_follows_its_schema() -> Result<()> {
         &["list", "nope"],
         &["remove", "nope"],
         &["migrate-from-rpmdb"],
+        &["remove", "--dry-run", "gone"],
+        &["remove", "--dry-run", "plain"],
+        &["purge", "--dry-run", "plain"],
+        &["upgrade", "--dry-run", "plain"],
         &["remove", "--yes", "gone"],
         &["purge", "gone"],
     ] {

@@ -17,12 +17,12 @@ const KEYRING: &str = "/etc/qubes/repo-templates/keys/RPM-GPG-KEY-test";
 const POLICY: &str = "qubes/dom0/root/etc/qubes/policy.d/30-qvm-template.policy";
 
 /// Packages that all tests use: two builds of `demo`, one that nobody knows the key of, one without a signature.
-struct Packages {
-    folder: tempfile::TempDir,
+pub(crate) struct Packages {
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Packages {
-    fn get() -> Result<&'static Self> {
+    pub(crate) fn get() -> Result<&'static Self> {
         static PACKAGES: OnceLock<Result<Packages, String>> = OnceLock::new();
         let made = PACKAGES.get_or_init(|| Self::make().map_err(|error| format!("{error:#}")));
         made.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
@@ -42,6 +42,8 @@ impl Packages {
         for (name, version, seed, key, conf) in [
             ("demo", "1.0", 1, Some("good"), &format!("{conf}selinux = \"1\"\n")),
             ("demo", "2.0", 2, Some("good"), &conf.to_owned()),
+            ("second", "1.0", 5, Some("good"), &conf.to_owned()),
+            ("second", "2.0", 6, Some("good"), &conf.to_owned()),
             ("foreign", "1.0", 3, Some("stranger"), &conf.to_owned()),
             ("unsigned", "1.0", 4, None, &conf.to_owned()),
         ] {
@@ -63,11 +65,11 @@ impl Packages {
         Ok(own)
     }
 
-    fn rpm(&self, name: &str, version: &str) -> PathBuf {
+    pub(crate) fn rpm(&self, name: &str, version: &str) -> PathBuf {
         self.folder.path().join(format!("repo/qubes-template-{name}-{version}-1.noarch.rpm"))
     }
 
-    fn image_digest(&self, version: &str) -> Result<String> {
+    pub(crate) fn image_digest(&self, version: &str) -> Result<String> {
         let image = fs::read(self.folder.path().join(format!("demo-{version}.img")))?;
         Ok(Sha256::digest(image).iter().map(|byte| format!("{byte:02x}")).collect())
     }
@@ -86,13 +88,13 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// A sandbox with the packages in a repository that `sys-net` can reach.
-struct World {
-    folder: tempfile::TempDir,
-    packages: &'static Packages,
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) packages: &'static Packages,
 }
 
 impl World {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let own = Self { folder: folder()?, packages: Packages::get()? };
         success(own.folder.path(), SANDBOX, ["new", "system"])?;
         let repo = own.place("qubes/sys-net/root/srv/repo");
@@ -111,17 +113,17 @@ impl World {
         Ok(own)
     }
 
-    fn place(&self, path: &str) -> PathBuf {
+    pub(crate) fn place(&self, path: &str) -> PathBuf {
         self.folder.path().join("system").join(path)
     }
 
-    fn sandbox(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn sandbox(&self, arguments: &[&str]) -> Result<String> {
         let (command, rest) = arguments.split_first().context("a command")?;
         success(self.folder.path(), SANDBOX, [command, "system"].iter().chain(rest))
     }
 
     /// Runs the tool with more options for the sandbox before it.
-    fn tool_as(&self, options: &[&str], arguments: &[&str]) -> Result<Output> {
+    pub(crate) fn tool_as(&self, options: &[&str], arguments: &[&str]) -> Result<Output> {
         let packages = self.packages.folder.path().display().to_string();
         let mut line = vec!["exec", "system", "--cwd", "/", "--bind", &packages];
         line.extend(options);
@@ -130,27 +132,27 @@ impl World {
         run(self.folder.path(), SANDBOX, line)
     }
 
-    fn tool(&self, arguments: &[&str]) -> Result<Output> {
+    pub(crate) fn tool(&self, arguments: &[&str]) -> Result<Output> {
         self.tool_as(&[], arguments)
     }
 
-    fn must(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn must(&self, arguments: &[&str]) -> Result<String> {
         let output = self.tool(arguments)?;
         let told = told(&output);
         ensure!(output.status.success(), "{arguments:?}: {} {told}", output.status);
         Ok(told)
     }
 
-    fn show(&self) -> Result<Value> {
+    pub(crate) fn show(&self) -> Result<Value> {
         Ok(serde_json::from_str(&self.sandbox(&["show", "--json"])?)?)
     }
 
-    fn qube(&self, name: &str) -> Result<Value> {
+    pub(crate) fn qube(&self, name: &str) -> Result<Value> {
         Ok(self.show()?["qubes"][name].clone())
     }
 
     /// What a qube is, without what every commit counts up.
-    fn settled(&self, name: &str) -> Result<Value> {
+    pub(crate) fn settled(&self, name: &str) -> Result<Value> {
         let mut qube = self.qube(name)?;
         if qube.is_null() {
             return Ok(qube);
@@ -166,23 +168,23 @@ impl World {
         Ok(qube)
     }
 
-    fn root_digest(&self, name: &str) -> Result<String> {
+    pub(crate) fn root_digest(&self, name: &str) -> Result<String> {
         let qube = self.qube(name)?;
         let digest = qube["volumes"]["root"]["sha256"].as_str();
         Ok(digest.with_context(|| format!("no digest in {qube}"))?.to_owned())
     }
 
-    fn log(&self) -> Result<Vec<Value>> {
+    pub(crate) fn log(&self) -> Result<Vec<Value>> {
         self.sandbox(&["log", "--json"])?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
-    fn denied(&self) -> Result<Vec<String>> {
+    pub(crate) fn denied(&self) -> Result<Vec<String>> {
         let refused = |call: &Value| call["allowed"] == Value::Bool(false);
         Ok(self.log()?.iter().filter(|call| refused(call)).map(|call| call.to_string()).collect())
     }
 
     /// Calls that change something, from the log's line `from` on.
-    fn changes(&self, from: usize) -> Result<Vec<String>> {
+    pub(crate) fn changes(&self, from: usize) -> Result<Vec<String>> {
         let reading = ["List", "Get", "Info", "ListSnapshots", "CurrentState", "UsageDetails"];
         let mut calls = Vec::new();
         for call in self.log()?.iter().skip(from) {
@@ -197,12 +199,14 @@ impl World {
 
     fn policy_rules(&self) -> Result<Vec<(usize, String)>> {
         let text = fs::read_to_string(self.place(POLICY))?;
+        // What comes after this is needed by no installation and tested with the commands that it is for.
+        let text = text.split("## Users of templates").next().unwrap_or_default();
         let is_rule = |line: &str| !line.trim().is_empty() && !line.starts_with('#');
         Ok(text.lines().enumerate().filter(|(_, l)| is_rule(l)).map(|(n, l)| (n, l.to_owned())).collect())
     }
 }
 
-fn told(output: &Output) -> String {
+pub(crate) fn told(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     format!("{out}{err}")
 }

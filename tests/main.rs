@@ -12,3 +12,4 @@ mod pack;
 mod sandbox;
 mod service;
 mod trust;
+mod verbs;

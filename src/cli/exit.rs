@@ -54,7 +54,7 @@ impl From<&Failure> for Status {
             Failure::Usage(_) => Self::Usage,
             Failure::Declined => Self::Declined,
             Failure::Interrupted(signal) => Self::Interrupted(u8::try_from(*signal).unwrap_or(0)),
-            Failure::Reported | Failure::Failed(_) => Self::Failed,
+            Failure::Reported | Failure::Told { .. } | Failure::Failed(_) => Self::Failed,
         }
     }
 }

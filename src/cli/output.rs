@@ -1,15 +1,20 @@
 //! Results on standard output: the original's tables, pipes and JSON, and our own versioned JSON.
 
+mod results;
+
 use std::io::{self, Write as _};
 
 use serde_json::{Map, Value, json};
 
+pub(in crate::cli) use self::results::outcome;
+pub use self::results::plan;
 use super::config::Settings;
+use super::exit;
 use super::format::{ascii, python_json, size, table};
 use crate::list::{Entry, Listing, Status};
 use crate::repolist::Row;
+use crate::report::Failure;
 use crate::search::Hits;
-use crate::untrusted::displayable;
 
 /// Version of what `--json` prints; `schema/output-v1.json` describes it.
 pub const VERSION: u32 = 1;
@@ -44,10 +49,10 @@ pub fn envelope(command: &str, result: &Value, warnings: &[String]) -> String {
         + "\n"
 }
 
-/// A failure in our own JSON.
+/// The failure of a command that only reads, in our own JSON.
 #[must_use]
-pub fn failure(command: &str, kind: &str, message: &str, status: u8) -> String {
-    let error = json!({"kind": kind, "message": displayable(message, true), "status": status});
+pub fn failure(command: &str, status: exit::Status, failure: &Failure) -> String {
+    let error = results::error(status, failure);
     python_json(&json!({"version": VERSION, "command": command, "error": error})) + "\n"
 }
 

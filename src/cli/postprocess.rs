@@ -44,7 +44,7 @@ pub fn run(args: &[String]) -> ExitCode {
                     terminal.line(USAGE);
                     terminal.line(&format!("{NAME}: error: {text}"));
                 }
-                Failure::Reported | Failure::Declined => {}
+                Failure::Reported | Failure::Told { .. } | Failure::Declined => {}
                 Failure::Failed(error) => terminal.line(&format!("ERROR: {error:#}")),
                 Failure::Interrupted(_) => terminal.line("ERROR: interrupted"),
             }

@@ -34,6 +34,7 @@ pub struct Terminal {
     json: RefCell<Option<Box<dyn Write>>>,
     json_on_stderr: bool,
     answers_on_stdout: Cell<bool>,
+    warnings: RefCell<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +82,25 @@ impl Terminal {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let json_on_stderr = progress == Progress::Json(2);
         let answers_on_stdout = Cell::new(true);
-        Ok(Self { style, is_terminal, bars, json: RefCell::new(json), json_on_stderr, answers_on_stdout })
+        Ok(Self {
+            style,
+            is_terminal,
+            bars,
+            json: RefCell::new(json),
+            json_on_stderr,
+            answers_on_stdout,
+            warnings: RefCell::default(),
+        })
     }
 
     /// Lets questions go to standard error, because standard output is for JSON only.
     pub fn keep_stdout_clean(&self) {
         self.answers_on_stdout.set(false);
+    }
+
+    /// The warnings that were said so far.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.borrow().clone()
     }
 
     /// Writes a line to standard error.
@@ -108,6 +122,9 @@ impl Terminal {
 impl Reporter for Terminal {
     fn say(&self, message: &Message<'_>) {
         let text = message.to_string();
+        if let Message::Warning(text) = message {
+            self.warnings.borrow_mut().push(displayable(text, true));
+        }
         if self.style == Style::Json {
             let kind = if matches!(message, Message::Warning(_)) { "warning" } else { "note" };
             self.json_line(json!({"version": VERSION, "event": "message", "kind": kind, "text": displayable(&text, true)}));

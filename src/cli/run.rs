@@ -14,6 +14,7 @@ use super::{docs, help};
 use crate::cancel::Cancel;
 use crate::catalogue::Sources;
 use crate::install::Verb;
+use crate::ledger::Ledger;
 use crate::report::Failure;
 use crate::template::TemplateSpec;
 
@@ -39,18 +40,24 @@ pub fn run(args: &[String]) -> ExitCode {
     };
     let json = typed.has(Opt::Json);
     let name = typed.command.def().name;
-    let result = begin(&typed);
+    let ledger = Ledger::default();
+    let result = begin(&typed, &ledger);
     let status = match &result {
         Ok(done) if done.unfinished => Status::Unfinished,
         Ok(_) => Status::Done,
         Err(failure) => Status::from(failure),
     };
+    if json && typed.command.changes() {
+        let failure = result.as_ref().err();
+        show(&output::outcome(name, status, failure, &ledger, result.as_ref().ok()));
+    }
     match result {
+        Ok(_) if json && typed.command.changes() => {}
         Ok(done) if json => show(&output::envelope(name, &done.json, &done.warnings)),
         Ok(done) => show(&done.text),
         Err(failure) => {
-            if json {
-                show(&output::failure(name, status.word(), &shown(&failure, false), status.code()));
+            if json && !typed.command.changes() {
+                show(&output::failure(name, status, &failure));
             }
             tell(&failure, typed.count(Opt::Verbose) > typed.count(Opt::Quiet), json);
         }
@@ -58,7 +65,7 @@ pub fn run(args: &[String]) -> ExitCode {
     status.into()
 }
 
-fn begin(typed: &Typed) -> Result<Done, Failure> {
+fn begin(typed: &Typed, ledger: &Ledger) -> Result<Done, Failure> {
     let settings = Settings::gather(typed, &Environment::of_process())?;
     let quiet = typed.has(Opt::Quiet);
     let terminal = Terminal::new(settings.progress.value, quiet)?;
@@ -72,11 +79,12 @@ fn begin(typed: &Typed) -> Result<Done, Failure> {
     let result = runtime.block_on(async {
         let cancel =
             Cancel::on_signals().map_err(|error| Failure::new(format!("listening for signals: {error}")))?;
-        let run = Run { typed, settings: &settings, terminal: &terminal, cancel: &cancel };
+        let run = Run { typed, settings: &settings, terminal: &terminal, cancel: &cancel, ledger };
         run.command().await
     });
     // A question that nobody answered may still be waiting on a thread.
     runtime.shutdown_background();
+    terminal.warnings().into_iter().for_each(|text| ledger.warn(text));
     let done = result?;
     done.warnings.iter().for_each(|line| terminal.line(line));
     Ok(done)
@@ -88,6 +96,8 @@ pub(in crate::cli) struct Run<'a> {
     pub settings: &'a Settings,
     pub terminal: &'a Terminal,
     pub cancel: &'a Cancel,
+    /// What becomes of each template; shown by `--json`, also when the command fails.
+    pub ledger: &'a Ledger,
 }
 
 impl Run<'_> {
@@ -157,7 +167,7 @@ fn stopped(stop: &Stop) -> Status {
 fn tell(failure: &Failure, verbose: bool, json: bool) {
     match failure {
         Failure::Declined if !json => show("command cancelled.\n"),
-        Failure::Declined | Failure::Reported => {}
+        Failure::Declined | Failure::Reported | Failure::Told { .. } => {}
         Failure::Usage(message) => complain(&format!("qvm-template: error: {message}")),
         other => complain(&format!("ERROR: {}", shown(other, verbose))),
     }

@@ -60,6 +60,8 @@ pub enum Opt {
     RequireMaxAge,
     MaxImageSize,
     Newest,
+    DryRun,
+    FailFast,
     All,
     Installed,
     Available,
@@ -253,6 +255,11 @@ static MAX_IMAGE_SIZE: OptDef = OptDef::value(
 .ours();
 static NEWEST: OptDef =
     OptDef::flag(Opt::Newest, "newest", "Install the newest build, not the one that is installed").ours();
+static DRY_RUN: OptDef =
+    OptDef::flag(Opt::DryRun, "dry-run", "Check everything, show what would be done, and change nothing")
+        .ours();
+static FAIL_FAST: OptDef =
+    OptDef::flag(Opt::FailFast, "fail-fast", "Stop at the first template that fails").ours();
 static ALL: OptDef = OptDef::flag(Opt::All, "all", "What is installed and what is available (default)");
 static INSTALLED: OptDef = OptDef::flag(Opt::Installed, "installed", "What is installed");
 static AVAILABLE: OptDef = OptDef::flag(Opt::Available, "available", "What the enabled repositories have");
@@ -287,6 +294,8 @@ static CHANGE: &[&OptDef] = &[
     &ALLOW_SIGNER_CHANGE,
     &REQUIRE_MAX_AGE,
     &MAX_IMAGE_SIZE,
+    &DRY_RUN,
+    &FAIL_FAST,
 ];
 static LISTING: &[&OptDef] =
     &[&ALL, &INSTALLED, &AVAILABLE, &EXTRAS, &UPGRADES, &ALL_VERSIONS, &MACHINE, &MACHINE_JSON];
@@ -310,6 +319,8 @@ pub static COMMANDS: &[CommandDef] = &[
             &ALLOW_SIGNER_CHANGE,
             &REQUIRE_MAX_AGE,
             &MAX_IMAGE_SIZE,
+            &DRY_RUN,
+            &FAIL_FAST,
         ],
         details: "Downloads templates, verifies them and installs those that are not there yet.\n\nExamples:\n  \
                   qvm-template install fedora-43-xfce\n  qvm-template install --pool ssd debian-13-minimal\n  \
@@ -329,6 +340,8 @@ pub static COMMANDS: &[CommandDef] = &[
             &ALLOW_SIGNER_CHANGE,
             &REQUIRE_MAX_AGE,
             &MAX_IMAGE_SIZE,
+            &DRY_RUN,
+            &FAIL_FAST,
         ],
         details: "Installs the same build again over what is there. All changes inside the templates are lost.",
         ..CommandDef::new(Command::Reinstall, "reinstall", SPEC, "Reinstall template packages")
@@ -378,12 +391,12 @@ pub static COMMANDS: &[CommandDef] = &[
         )
     },
     CommandDef {
-        options: &[&DISASSOC, &FORCE],
+        options: &[&DISASSOC, &FORCE, &DRY_RUN],
         details: "Removes templates that nothing uses; with --disassoc also those that something uses.",
         ..CommandDef::new(Command::Remove, "remove", "TEMPLATE", "Remove templates from the system")
     },
     CommandDef {
-        options: &[&FORCE],
+        options: &[&FORCE, &DRY_RUN],
         details: "Removes templates and every qube that depends on them, directly or not.",
         ..CommandDef::new(
             Command::Purge,
@@ -421,6 +434,8 @@ pub static COMMANDS: &[CommandDef] = &[
             &ALLOW_SIGNER_CHANGE,
             &REQUIRE_MAX_AGE,
             &MAX_IMAGE_SIZE,
+            &DRY_RUN,
+            &FAIL_FAST,
         ],
         original: false,
         details: "Brings installed templates to the newest build, whether or not they have it already: the same as \
@@ -469,6 +484,21 @@ impl Command {
     #[must_use]
     pub fn def(self) -> &'static CommandDef {
         COMMANDS.iter().find(|def| def.command == self).expect("every command is in the table")
+    }
+
+    /// Whether it changes templates, so that `--json` tells what became of each.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        matches!(
+            self,
+            Self::Install
+                | Self::Reinstall
+                | Self::Downgrade
+                | Self::Upgrade
+                | Self::Renew
+                | Self::Remove
+                | Self::Purge
+        )
     }
 
     /// The command of this name. Names are never abbreviated.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Job, READS, Run, Source, Verb, absent, must_be_off, twice};
 use crate::admin::{CallError, Pending, QubeApi, bounded, system};
+use crate::census;
 use crate::download::{blocking, check_local, keyring_of, merge, not_selected, qube_name};
+use crate::ledger::Build;
 use crate::report::{Failure, Message};
 use crate::template::installed::{FEATURES, Installed};
 use crate::template::select::{Presence, Selector, names};
@@ -31,8 +33,10 @@ impl Run<'_, '_> {
         for path in files {
             let verified = self.open_local(path).await?;
             let (name, evr) = (verified.info().name.clone(), verified.info().nevra.evr.clone());
+            let after = Build::of_package(&verified, RepoId::COMMAND_LINE);
             let verified = (files.len() == 1).then_some(verified);
-            jobs.push(Job { name, evr, source: Source::Local { path: path.clone(), verified }, named: true });
+            let source = Source::Local { path: path.clone(), verified };
+            jobs.push(Job { name, evr, source, after, named: true });
         }
         Ok(jobs)
     }
@@ -61,7 +65,8 @@ impl Run<'_, '_> {
         let mut chosen: Vec<Offer> = Vec::new();
         let mut literal: HashSet<String> = HashSet::new();
         for spec in specs {
-            let found = self.cancel.or(self.catalogue.candidates(spec)).await?;
+            // A request has room for one specification: for several everything is asked for, once (R16).
+            let found = self.cancel.or(self.catalogue.candidates(spec, specs.len() == 1)).await?;
             let one = std::slice::from_ref(spec);
             let there = match selector.needs_installed() {
                 true => self.presence(names(&found.reply.offers, one).into_iter()).await?,
@@ -75,6 +80,9 @@ impl Run<'_, '_> {
                 _ => "of highest version",
             };
             for spec in &selection.nothing {
+                if !spec.is_pattern() {
+                    self.ledger.skip(spec.as_str(), &format!("{state} already installed"));
+                }
                 self.reporter.say(&Message::Skipping(spec.as_str(), state));
             }
             for offer in selection.chosen {
@@ -87,8 +95,8 @@ impl Run<'_, '_> {
         let mut jobs = Vec::new();
         for offer in chosen {
             let (name, evr) = (qube_name(&offer.name)?, offer.evr.clone());
-            let named = literal.contains(&offer.name);
-            jobs.push(Job { name, evr, source: Source::Offered(offer), named });
+            let (named, after) = (literal.contains(&offer.name), Build::of_offer(&offer));
+            jobs.push(Job { name, evr, source: Source::Offered(offer), after, named });
         }
         Ok(jobs)
     }
@@ -138,6 +146,15 @@ impl Run<'_, '_> {
         })
     }
 
+    /// The build that a job replaces, where somebody wants to know it.
+    pub(super) async fn before(&self, job: &Job) -> Result<Option<Build>, Failure> {
+        if self.order.verb == Verb::Install || !self.order.detailed {
+            return Ok(None);
+        }
+        let installed = census::one(self.api, job.name.as_str()).await?;
+        Ok(installed.as_ref().and_then(Build::of_installed))
+    }
+
     /// What of it is to be done, in order, once everything that can be known beforehand was looked at.
     pub(super) async fn check(&self, locals: Vec<Job>, offered: Vec<Job>) -> Result<Vec<Job>, Failure> {
         if locals.is_empty() && offered.is_empty() {
@@ -168,6 +185,7 @@ impl Run<'_, '_> {
                 (_, None) => return Err(absent(job.name.as_str())),
                 (_, Some(qube)) if !job.named && !qube.is_halted() => {
                     let text = format!("Template '{}' is not shut down, skipping...", qube.name);
+                    self.ledger.skip(&qube.name, "not shut down");
                     self.reporter.say(&Message::Note(&text));
                 }
                 (_, Some(qube)) => {
@@ -191,6 +209,7 @@ impl Run<'_, '_> {
         };
         let order = job.evr.partial_cmp_to(installed);
         let skip = |state| {
+            self.ledger.skip(name, &format!("{state} already installed"));
             self.reporter.say(&Message::Skipping(name, state));
             Ok(false)
         };
@@ -206,10 +225,12 @@ impl Run<'_, '_> {
 
     pub(super) async fn say_there(&self, qube: &system::Qube) -> Result<(), Failure> {
         if !qube.is_template() {
+            self.ledger.skip(&qube.name, "a qube of that name exists, and is no template");
             let text = format!("'{}' is skipped: a qube of that name exists, and is no template", qube.name);
             self.reporter.say(&Message::Note(&text));
             return Ok(());
         }
+        self.ledger.skip(&qube.name, "already installed");
         self.reporter.say(&Message::AlreadyInstalled(&qube.name));
         Ok(())
     }

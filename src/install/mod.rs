@@ -2,16 +2,23 @@
 //!
 //! ```text
 //! lock -> local packages verified -> offers chosen -> names and states checked -> confirmation
-//!      -> downloads verified -> for each: open, create or keep, import, describe, first start
+//!      -> for each: download, verify, open, create or keep, import, describe, first start
 //! ```
 //!
-//! Nothing in dom0 is changed before everything that can be known beforehand was checked: that the names can be those
-//! of qubes, that no name comes twice, that an existing template is managed, halted and of the build that the command is
-//! for, that every package is signed by a key of a repository that takes part, that its archive begins as it should.
-//! From then on each template is one [`Transaction`]: it ends as the new one, or as what was there before.
+//! Nothing in dom0 is changed before the whole plan was checked: that the names can be those of qubes, that no name
+//! comes twice, that an existing template is managed, halted and of the build that the command is for, that every
+//! *local* package is signed by a key that counts for it. What a repository has is judged when it arrives, each package
+//! before the first change to *its* template: the next one is fetched while the current one is imported, so that at most
+//! two packages lie on the disk, and a package that turns out to be bad is refused with its own template untouched while
+//! the others go on. (The original fetches all before it begins with the first, and stops at the first failure.)
+//!
+//! Each template is one [`Transaction`](crate::transaction::Transaction): it ends as the new one, or as what was there before.
+//! A failure ends the command only with `fail_fast`; with more than one template a summary says what became of each.
 
 mod choose;
+mod line;
 mod put;
+mod summary;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -23,9 +30,9 @@ use crate::admin::AdminApi;
 use crate::admission::{Admission, Demands, Wish};
 use crate::cancel::Cancel;
 use crate::catalogue::Catalogue;
-use crate::download::{Fetcher, Package, Rotten};
+use crate::download::Package;
+use crate::ledger::{Action, Build, Ledger};
 use crate::lock::Lock;
-use crate::post_install;
 use crate::report::{Failure, Reporter};
 use crate::template::conf::AllowPv;
 use crate::template::{Evr, Offer, RepoId, TemplateName, Timestamp};
@@ -72,6 +79,12 @@ pub struct Order {
     pub keep_cache: bool,
     /// Whether nobody is asked.
     pub yes: bool,
+    /// Whether everything is checked and nothing done: no package is fetched and nothing changed.
+    pub dry_run: bool,
+    /// Whether the first failure ends the command, with the templates that were not begun left as they are.
+    pub fail_fast: bool,
+    /// Whether the ledger shall tell the former builds in full, which takes two more questions for each template.
+    pub detailed: bool,
     /// Where packages are kept.
     pub cache: PathBuf,
     /// What is demanded of packages beyond the policy.
@@ -85,18 +98,22 @@ pub struct Summary {
     pub done: Vec<String>,
     /// Those of them whose first start did not go as it should.
     pub unfinished: Vec<String>,
+    /// Templates that failed.
+    pub failed: Vec<String>,
 }
 
-/// Carries out an order.
+/// Carries out an order, and writes down in `ledger` what becomes of each template.
 ///
 /// # Errors
-/// The first thing that goes wrong. Templates that were done before stay; the one that failed is as it was.
+/// What goes wrong before the first template is begun, and what goes wrong with one; of several templates all are tried, unless
+/// the order says otherwise, and the failure sums up. Templates that were done stay; those that failed are as they were.
 pub async fn run(
     api: &dyn AdminApi,
     catalogue: &Catalogue<'_>,
     reporter: &dyn Reporter,
     cancel: &Cancel,
     order: &Order,
+    ledger: &Ledger,
 ) -> Result<Summary, Failure> {
     let wish = match order.verb {
         Verb::Install | Verb::Upgrade | Verb::Renew => Wish::Newest,
@@ -104,7 +121,7 @@ pub async fn run(
         Verb::Downgrade => Wish::Older,
     };
     let admission = Admission::new(&order.demands, wish, &order.named, catalogue.options(), reporter);
-    Run { api, catalogue, reporter, cancel, order, admission }.run().await
+    Run { api, catalogue, reporter, cancel, order, admission, ledger }.run().await
 }
 
 struct Run<'a, 'c> {
@@ -114,6 +131,7 @@ struct Run<'a, 'c> {
     cancel: &'a Cancel,
     order: &'a Order,
     admission: Admission<'a>,
+    ledger: &'a Ledger,
 }
 
 /// A package that is to be installed, and how to get at it.
@@ -130,29 +148,44 @@ struct Job {
     name: TemplateName,
     evr: Evr,
     source: Source,
+    /// What is going to be there.
+    after: Build,
     /// Whether it was named, and not only meant by a pattern among others.
     named: bool,
 }
 
 impl Run<'_, '_> {
     async fn run(&self) -> Result<Summary, Failure> {
-        let _lock = Lock::take(self.verb_word()).map_err(anyhow::Error::from)?;
+        let _lock = match self.order.dry_run {
+            true => None,
+            false => Some(Lock::take(self.verb_word()).map_err(anyhow::Error::from)?),
+        };
         let (files, specs) = self.sort_named()?;
-        make_private(&self.order.cache)?;
+        if !self.order.dry_run || !files.is_empty() {
+            make_private(&self.order.cache)?;
+        }
         let locals = self.local_packages(&files).await?;
         let offers = self.choose(&specs).await?;
         let jobs = self.check(locals, offers).await?;
-        self.confirm(&jobs).await?;
-        let jobs = self.fetch(jobs).await?;
-        let mut summary = Summary::default();
-        for job in jobs {
-            let name = job.name.to_string();
-            if self.put(job).await? == post_install::Outcome::Unfinished {
-                summary.unfinished.push(name.clone());
-            }
-            summary.done.push(name);
+        for job in &jobs {
+            let before = self.before(job).await?;
+            self.ledger.plan(job.name.as_str(), self.action(), before, Some(job.after.clone()));
         }
-        Ok(summary)
+        if self.order.dry_run {
+            return Ok(Summary::default());
+        }
+        self.confirm(&jobs).await?;
+        self.work_off(jobs).await
+    }
+
+    fn action(&self) -> Action {
+        match self.order.verb {
+            Verb::Install => Action::Install,
+            Verb::Reinstall => Action::Reinstall,
+            Verb::Renew => Action::Renew,
+            Verb::Upgrade => Action::Upgrade,
+            Verb::Downgrade => Action::Downgrade,
+        }
     }
 
     fn verb_word(&self) -> &'static str {
@@ -172,26 +205,6 @@ impl Run<'_, '_> {
         let question = "This will override changes made in the following VMs:";
         let asked = async { self.reporter.confirm(question, &names).await.map_err(Failure::new) };
         if self.cancel.or(asked).await? { Ok(()) } else { Err(Failure::Declined) }
-    }
-
-    async fn fetch(&self, jobs: Vec<Job>) -> Result<Vec<Job>, Failure> {
-        let fetcher = Fetcher {
-            catalogue: self.catalogue,
-            reporter: self.reporter,
-            cancel: self.cancel,
-            retries: self.order.retries,
-            nogpgcheck: self.order.nogpgcheck,
-            rotten: Rotten::Replace,
-            admission: &self.admission,
-        };
-        let mut fetched = Vec::new();
-        for mut job in jobs {
-            if let Source::Offered(offer) = &job.source {
-                job.source = Source::Fetched(fetcher.fetch(offer, &self.order.cache).await?);
-            }
-            fetched.push(job);
-        }
-        Ok(fetched)
     }
 }
 

@@ -64,7 +64,7 @@ impl System {
                 own.globals.insert(name, property.value);
             }
         }
-        let each = own.qubes.iter().map(|qube| -> Pending<'_, _> { Box::pin(reader.properties(&qube.name)) });
+        let each = own.qubes.iter().map(|qube| -> Pending<'_, _> { Box::pin(reader.properties(qube)) });
         let answers = bounded(AT_A_TIME, each.collect()).await;
         for (qube, answer) in own.qubes.iter().zip(answers) {
             for (name, property) in answer?.into_iter().filter(|(_, property)| !property.is_default) {
@@ -105,6 +105,16 @@ impl System {
     }
 }
 
+/// Whether qubes of this class have this property at all.
+fn has(class: &str, property: &str) -> bool {
+    match class {
+        "AdminVM" => property == "default_dispvm",
+        "TemplateVM" | "StandaloneVM" => property != "template",
+        "RemoteVM" => false,
+        _ => true,
+    }
+}
+
 /// Asks until it has been refused too often: every refusal shows a notification in dom0.
 struct Reader<'a> {
     api: &'a dyn AdminApi,
@@ -132,11 +142,11 @@ impl Reader<'_> {
     }
 
     /// What one qube names; a refusal stands for all of its properties.
-    async fn properties(&self, qube: &str) -> Result<Vec<(&'static str, Property)>, CallError> {
+    async fn properties(&self, qube: &Qube) -> Result<Vec<(&'static str, Property)>, CallError> {
         let mut found = Vec::new();
-        for name in PROPERTIES {
+        for name in PROPERTIES.into_iter().filter(|name| has(&qube.class, name)) {
             let denied = self.denied.get();
-            let api = self.api;
+            let (api, qube) = (self.api, qube.name.as_str());
             if let Some(property) =
                 self.ask(|| async move { QubeApi::new(api, qube).property(name).await }).await?
             {

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use crate::admin::{AdminApi, CallError, QubeApi, system};
 use crate::cancel::Cancel;
+use crate::ledger::{Action, Ending, Ledger, Trouble};
 use crate::lock::Lock;
 use crate::report::{Failure, Message, Reporter};
 use dependencies::System;
@@ -42,9 +43,11 @@ pub struct Options<'a> {
     pub show_plan: bool,
     /// The qube that this program runs in.
     pub own: Option<&'a str>,
+    /// Work everything out and change nothing.
+    pub dry_run: bool,
 }
 
-/// Removes the qubes called `names`, and returns the names of all that are gone.
+/// Removes the qubes called `names`, and writes down in `ledger` which are gone.
 ///
 /// # Errors
 /// When a name cannot be meant, the person says no, the plan has obstacles, or a step fails.
@@ -54,7 +57,8 @@ pub async fn run(
     cancel: &Cancel,
     names: &[String],
     options: Options<'_>,
-) -> Result<Vec<String>, Failure> {
+    ledger: &Ledger,
+) -> Result<(), Failure> {
     if names.is_empty() && !options.ask && options.mode != Mode::Purge {
         return Err(Failure::Usage("one of the arguments --all VMNAME is required".to_owned()));
     }
@@ -63,28 +67,62 @@ pub async fn run(
     }
     let qubes = system::list(api).await?;
     check(names, &qubes, options)?;
-    let _lock = Lock::take("remove").map_err(Failure::new)?;
+    let _lock = match options.dry_run {
+        true => None,
+        false => Some(Lock::take("remove").map_err(anyhow::Error::from)?),
+    };
     if options.mode == Mode::Plain {
+        names.iter().for_each(|name| ledger.plan(name, Action::Remove, None, None));
+        if options.dry_run {
+            return would_be_removed(api, reporter, names, options.own).await;
+        }
         confirm(reporter, names, options).await?;
-        cancel.or(remove_plainly(api, reporter, names)).await?;
-        return Ok(names.to_vec());
+        return cancel.or(remove_plainly(api, reporter, names, ledger)).await;
     }
     let system = System::read(api).await?;
     let reach = if options.mode == Mode::Purge { Reach::Users } else { Reach::Named };
     let mut plan = Plan::new(&system, names, reach, options.own);
     plan.obstacles.extend(rpm_owned(api, &plan.goes).await?);
-    if options.show_plan {
+    plan.goes.iter().for_each(|name| ledger.plan(name, Action::Remove, None, None));
+    if options.show_plan || options.dry_run {
         steps::show(reporter, &system, &plan);
     }
-    if !plan.obstacles.is_empty() && !options.ask {
+    if !plan.obstacles.is_empty() && (!options.ask || options.dry_run) {
         return Err(refused(reporter, &plan));
+    }
+    if options.dry_run {
+        return Ok(());
     }
     confirm(reporter, &plan.goes, options).await?;
     if !plan.obstacles.is_empty() {
         return Err(refused(reporter, &plan));
     }
-    steps::carry_out(api, reporter, cancel, &system, &plan, options.mode).await?;
-    Ok(plan.goes)
+    steps::carry_out(api, reporter, cancel, &system, &plan, options.mode, ledger).await
+}
+
+/// What a plain removal would meet: dom0 refuses what is used, or what rpm installed.
+async fn would_be_removed(
+    api: &dyn AdminApi,
+    reporter: &dyn Reporter,
+    names: &[String],
+    own: Option<&str>,
+) -> Result<(), Failure> {
+    let system = System::read(api).await?;
+    let mut plan = Plan { goes: names.to_vec(), ..Plan::default() };
+    for name in names {
+        if system.uses(name).iter().any(|user| !user.holder.as_ref().is_some_and(|h| names.contains(h))) {
+            steps::show_users(reporter, &system, name);
+            plan.obstacles.push(format!("'{name}' is in use"));
+        }
+        if system.qube(name).is_some_and(|qube| !qube.is_halted()) {
+            plan.obstacles.push(format!("'{name}' is not shut down"));
+        }
+        if own == Some(name) {
+            plan.obstacles.push(format!("'{name}' is the qube that this command runs in"));
+        }
+    }
+    plan.obstacles.extend(rpm_owned(api, names).await?);
+    if plan.obstacles.is_empty() { Ok(()) } else { Err(refused(reporter, &plan)) }
 }
 
 /// Rules R27 and R38: every name once, of a qube that exists, and of a template.
@@ -148,13 +186,14 @@ fn refused(reporter: &dyn Reporter, plan: &Plan) -> Failure {
     for obstacle in &plan.obstacles {
         reporter.say(&Message::Note(&format!("qvm-template: error: {obstacle}")));
     }
-    Failure::Reported
+    Failure::Told { cause: "obstacles", message: plan.obstacles.join("\n") }
 }
 
 async fn remove_plainly(
     api: &dyn AdminApi,
     reporter: &dyn Reporter,
     names: &[String],
+    ledger: &Ledger,
 ) -> Result<(), Failure> {
     for name in names {
         if let Err(error) = QubeApi::new(api, name).remove().await {
@@ -162,8 +201,11 @@ async fn remove_plainly(
                 let system = System::read(api).await?;
                 steps::show_users(reporter, &system, name);
             }
-            return Err(steps::not_removed(reporter, error));
+            let failure = steps::not_removed(reporter, error);
+            ledger.failed(name, Trouble::of(&failure));
+            return Err(failure);
         }
+        ledger.done(name, Ending::Done, None);
     }
     Ok(())
 }

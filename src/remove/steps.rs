@@ -7,6 +7,7 @@ use super::dependencies::System;
 use super::plan::{Change, NewValue, Plan};
 use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded, system};
 use crate::cancel::Cancel;
+use crate::ledger::{Ending, Ledger, Trouble};
 use crate::report::{Failure, Message, Reporter};
 
 /// The feature that marks a dummy.
@@ -36,10 +37,21 @@ pub(super) async fn carry_out(
     system: &System,
     plan: &Plan,
     mode: Mode,
+    ledger: &Ledger,
 ) -> Result<(), Failure> {
     let journal = RefCell::new(Journal::default());
     let steps = Steps { api, reporter, system, plan, journal: &journal };
     let result = cancel.or(steps.run(mode)).await;
+    for name in &journal.borrow().removed {
+        ledger.done(name, Ending::Done, None);
+    }
+    if let Err(failure) = &result {
+        // Of those that are left the first is the one that it failed at.
+        let left = |name: &&String| !journal.borrow().removed.contains(name);
+        if let Some(name) = plan.order.iter().find(left) {
+            ledger.failed(name, Trouble::of(failure));
+        }
+    }
     if result.is_err() {
         steps.undo().await;
     }
@@ -92,8 +104,9 @@ pub(super) fn not_removed(reporter: &dyn Reporter, error: CallError) -> Failure 
     reporter.say(&Message::Note(&format!("qvm-template: error: {text}")));
     if text.starts_with("VM installed by package manager") {
         reporter.say(&Message::Note(RPM_HELP));
+        return Failure::Told { cause: "not-removed", message: format!("{text}\n{RPM_HELP}") };
     }
-    Failure::Reported
+    Failure::Told { cause: "not-removed", message: text }
 }
 
 impl NewValue {
@@ -192,14 +205,18 @@ impl Steps<'_> {
         let one =
             |name: &String| -> Pending<'_, Result<(), CallError>> { Box::pin(self.kill_one(name.clone())) };
         let results = bounded(AT_A_TIME, names.iter().map(one).collect()).await;
-        let mut failed = false;
+        let mut failed = Vec::new();
         for (name, error) in
             names.iter().zip(results).filter_map(|(name, result)| Some((name, result.err()?)))
         {
-            failed = true;
-            self.say(&format!("Error: Failed to kill: {name}: {error}"));
+            let text = format!("Error: Failed to kill: {name}: {error}");
+            self.say(&text);
+            failed.push(text);
         }
-        if failed { Err(Failure::Reported) } else { Ok(()) }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Told { cause: "not-killed", message: failed.join("\n") })
     }
 
     /// Kills one qube; one that is off is no error. Without an answer the qube's state decides.

@@ -33,7 +33,7 @@ pub fn check(root: &Value, schema: &Value, value: &Value, place: &str) -> Result
         }
     }
     for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if value.get(key).is_none() {
+        if value.is_object() && value.get(key).is_none() {
             return wrong(&format!("lacks {key}"));
         }
     }

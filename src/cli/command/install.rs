@@ -6,6 +6,7 @@ use crate::admin;
 use crate::admission::{Admission, Wish};
 use crate::catalogue::Catalogue;
 use crate::cli::config::directory;
+use crate::cli::output;
 use crate::cli::run::{Done, Run};
 use crate::cli::table::Opt;
 use crate::download::{self, Fetcher, Rotten};
@@ -31,12 +32,16 @@ impl Run<'_> {
             yes: self.typed.has(Opt::Yes),
             cache: settings.cachedir.value.clone(),
             demands: settings.demands(),
+            dry_run: self.typed.has(Opt::DryRun),
+            fail_fast: self.typed.has(Opt::FailFast),
+            detailed: self.typed.has(Opt::DryRun) || self.typed.has(Opt::Json),
         };
         let (api, sources) = (admin::connect(), self.sources());
         let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
-        let summary = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order).await?;
+        let work = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order, self.ledger);
+        let summary = work.await?;
         Ok(Done {
-            json: json!({"installed": summary.done, "unfinished": summary.unfinished}),
+            text: if order.dry_run { output::plan(self.ledger) } else { String::new() },
             unfinished: !summary.unfinished.is_empty(),
             ..Done::default()
         })

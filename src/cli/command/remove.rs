@@ -2,9 +2,8 @@
 
 use std::io::IsTerminal as _;
 
-use serde_json::json;
-
 use crate::admin;
+use crate::cli::output;
 use crate::cli::run::{Done, Run};
 use crate::cli::table::{Command, Opt};
 use crate::remove::{self, Mode};
@@ -23,10 +22,11 @@ impl Run<'_> {
             ask: !self.typed.has(Opt::Yes),
             show_plan: std::io::stderr().is_terminal(),
             own: own.as_deref(),
+            dry_run: self.typed.has(Opt::DryRun),
         };
         let api = admin::connect();
         let names = &self.typed.positionals;
-        let removed = remove::run(api.as_ref(), self.terminal, self.cancel, names, options).await?;
-        Ok(Done { json: json!({"removed": removed}), ..Done::default() })
+        remove::run(api.as_ref(), self.terminal, self.cancel, names, options, self.ledger).await?;
+        Ok(Done::text(if options.dry_run { output::plan(self.ledger) } else { String::new() }))
     }
 }
