@@ -12,6 +12,7 @@
 
 pub(crate) mod cpio;
 pub(crate) mod decoder;
+mod frames;
 
 use std::io::BufRead;
 use std::sync::Arc;
