@@ -46,7 +46,7 @@ pub fn run(folder: &Folder, _declared: &Differences) -> anyhow::Result<Vec<CaseR
 }
 
 /// The name of the file that the rules were recorded in: messages name it.
-fn policy_file(cases: &[Value]) -> String {
+pub fn policy_file(cases: &[Value]) -> String {
     let stock = |name: &str| fresh::STOCK_POLICY.iter().any(|(stock, _)| *stock == name);
     let named =
         cases.iter().flat_map(|case| case["decision"].as_array().into_iter().flatten()).find_map(|line| {

@@ -28,6 +28,7 @@ use anyhow::Context as _;
 
 use self::case::Case;
 pub use self::place::World;
+use self::rules::AllKept;
 use super::differences::{Declared, Differences};
 use super::recording::{Folder, word};
 use super::report::CaseResult;
@@ -40,17 +41,26 @@ pub fn hidden() -> Option<ExitCode> {
 
 /// Replays all cases, or those that the command line names.
 pub fn run(folder: &Folder, declared: &Differences) -> anyhow::Result<Vec<CaseResult>> {
+    replay(folder, declared, 1)
+}
+
+/// Replays every `step`th case.
+pub fn replay(folder: &Folder, declared: &Differences, step: usize) -> anyhow::Result<Vec<CaseResult>> {
     let chosen: Vec<String> =
         std::env::args().filter_map(|word| word.strip_prefix("cli:").map(ToOwned::to_owned)).collect();
     let show = std::env::var_os("CLI_SHOW").is_some();
     let cases = folder.recording("cli")?.cases;
     let cases = cases.into_iter().map(Case::read).collect::<anyhow::Result<Vec<_>>>()?;
-    let cases: Vec<_> = cases
+    let mut cases: Vec<_> = cases
         .into_iter()
         .filter(|case| chosen.is_empty() || chosen.iter().any(|begin| case.id.starts_with(begin.as_str())))
+        .step_by(step)
         .collect();
-    let packages = Packages::of(folder.path()).context("making the packages of the recordings")?;
-    let world = World::new(folder.path(), packages)?;
+    let world = world(folder)?;
+    for case in &mut cases {
+        case.stdout = text::with_our_sizes(&case.stdout, world.packages());
+    }
+    let kept = AllKept::read(&folder.kept());
 
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, CaseResult)>> = Mutex::default();
@@ -61,7 +71,7 @@ pub fn run(folder: &Folder, declared: &Differences) -> anyhow::Result<Vec<CaseRe
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = cases.get(number) else { return };
-                    let result = judge(&world, case, declared, show);
+                    let result = judge(&world, case, declared, &kept, show);
                     results.lock().expect("no thread panics with the results").push((number, result));
                 }
             });
@@ -84,7 +94,7 @@ pub fn requests(world: &World, line: serde_json::Value) -> anyhow::Result<(i32, 
     Ok((outcome.rc, services.zip(outcome.book.payloads).collect()))
 }
 
-fn judge(world: &World, case: &Case, declared: &Differences, show: bool) -> CaseResult {
+fn judge(world: &World, case: &Case, declared: &Differences, kept: &AllKept, show: bool) -> CaseResult {
     let mut result = CaseResult::plain(&case.id, None);
     result.better = case.better.iter().cloned().collect();
     match world.play(case) {
@@ -102,8 +112,12 @@ fn judge(world: &World, case: &Case, declared: &Differences, show: bool) -> Case
                 result.difference = Some(format!("{:?}\n{}", case.args, differences.join("\n")));
                 let entry = declared.declares("cli", &case.id, &result.better);
                 result.instead = match entry {
-                    Some(Declared::ByCase(entry)) => Some(rules::by_case(&entry.expect, case, &outcome)),
-                    Some(Declared::ByRule(rule)) => Some(rules::by_rule(&rule.id, case, &outcome)),
+                    Some(Declared::ByCase(entry)) => {
+                        Some(rules::by_case(&entry.expect, case, &outcome, world.packages()))
+                    }
+                    Some(Declared::ByRule(rule)) => {
+                        Some(rules::by_rule(&rule.id, case, &outcome, world.packages(), kept))
+                    }
                     None => None,
                 };
             }

@@ -17,10 +17,13 @@
 //!
 //! A case that a rule or a case speaks of must differ, and what it does instead must pass the module's check.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
 use serde::Deserialize;
+
+use super::recording::{Folder, word};
 
 /// All declared differences.
 #[derive(Debug, Default, Deserialize)]
@@ -114,5 +117,22 @@ impl Differences {
             .iter()
             .find(|rule| better.contains(&rule.id) && !rule.equal.iter().any(|equal| equal == id));
         rule.map(Declared::ByRule)
+    }
+}
+
+/// The cases that this tree's own recordings have, by name.
+#[derive(Debug)]
+pub struct Known(BTreeSet<String>);
+
+impl Known {
+    /// Reads their names.
+    pub fn read() -> anyhow::Result<Self> {
+        let cases = Folder::copy().recording("cli")?.cases;
+        Ok(Self(cases.iter().map(|case| word(case, "id").to_owned()).collect()))
+    }
+
+    /// Whether a case is among them. Of one that is not, nobody could say beforehand that it would come out equal.
+    pub fn has(&self, id: &str) -> bool {
+        self.0.contains(id)
     }
 }

@@ -17,6 +17,7 @@ use qvm_template::sandbox::server::settings::{Answer, Settings};
 use qvm_template::sandbox::{fixture, qubesd::Qubesd};
 use serde_json::Value;
 
+use super::admin_api;
 use super::differences::Differences;
 use super::recording::{Folder, bytes, matches, to_latin1, word};
 use super::report::CaseResult;
@@ -24,13 +25,14 @@ use super::report::CaseResult;
 /// Replays every case.
 pub fn run(folder: &Folder, _declared: &Differences) -> Result<Vec<CaseResult>> {
     let recording = folder.recording("qrexec-client")?;
+    let file = admin_api::policy_file(&recording.cases);
     let mut scenarios: BTreeMap<&str, Scenario> = BTreeMap::new();
     let mut results = Vec::new();
     for case in &recording.cases {
         let scenario = match scenarios.entry(word(case, "scenario")) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(Scenario::new(&recording.head)?)
+                entry.insert(Scenario::new(&recording.head, &file)?)
             }
         };
         let id = word(case, "id");
@@ -44,23 +46,40 @@ pub fn run(folder: &Folder, _declared: &Differences) -> Result<Vec<CaseResult>> 
 struct Scenario {
     dir: PathBuf,
     rules: Value,
+    /// The qube that calls.
+    source: String,
+    /// Where the rules are written to: the recorded messages name it.
+    policy_file: String,
     /// How many calls the log held before the step.
     logged: usize,
     _place: tempfile::TempDir,
 }
 
 impl Scenario {
-    fn new(head: &Value) -> Result<Self> {
+    fn new(head: &Value, policy_file: &str) -> Result<Self> {
         let place = tempfile::tempdir().context("making a place for a sandbox")?;
         let dir = place.path().join("system");
         Qubesd::create(&dir, fixture::read(&head["fixture"])?)?;
-        let services = dir.join("qubes/sys-net/root/etc/qubes-rpc");
-        fs::create_dir_all(&services)?;
-        for (name, text) in SERVICES {
-            fs::write(services.join(name), text)?;
-            fs::set_permissions(services.join(name), fs::Permissions::from_mode(0o755))?;
+        for qube in head["fixture"]["qubes"].as_array().context("the qubes of the fixture")? {
+            let name = word(qube, "name");
+            if name == "dom0" {
+                continue;
+            }
+            let services = dir.join("qubes").join(name).join("root/etc/qubes-rpc");
+            fs::create_dir_all(&services)?;
+            for (name, text) in SERVICES {
+                fs::write(services.join(name), text)?;
+                fs::set_permissions(services.join(name), fs::Permissions::from_mode(0o755))?;
+            }
         }
-        Ok(Self { dir, rules: head["rules"].clone(), logged: 0, _place: place })
+        Ok(Self {
+            dir,
+            rules: head["rules"].clone(),
+            source: head["source"].as_str().unwrap_or("mgmt").to_owned(),
+            policy_file: policy_file.to_owned(),
+            logged: 0,
+            _place: place,
+        })
     }
 
     fn replay(&mut self, case: &Value) -> Result<Option<String>> {
@@ -70,7 +89,7 @@ impl Scenario {
         let words = words.iter().map(|word| Ok(OsString::from_vec(bytes(word)?.unwrap_or_default())));
         let words = words.collect::<Result<Vec<_>>>()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_qubes-sandbox"));
-        command.arg("exec").arg(&self.dir).arg("--user");
+        command.arg("exec").arg(&self.dir).args(["--qube", &self.source, "--user"]);
         command.arg(case["user"].as_str().unwrap_or("root"));
         command.args(["--", "qrexec-client-vm"]).args(words);
         let cut = case["cut"].as_u64().and_then(|cut| usize::try_from(cut).ok());
@@ -93,12 +112,14 @@ impl Scenario {
         fs::create_dir_all(&directory)?;
         let rules = self.rules[word(case, "policy")].as_array().context("the rules of a policy")?;
         let rules: Vec<&str> = rules.iter().filter_map(Value::as_str).collect();
-        fs::write(directory.join("30-mgmt.policy"), format!("# rules of the case\n{}\n", rules.join("\n")))?;
+        fs::write(directory.join(&self.policy_file), format!("# rules of the case\n{}\n", rules.join("\n")))?;
         let note = word(case, "note");
         let answer = if note.contains("the user says yes") { Answer::Allow } else { Answer::Deny };
         Settings { answer }.write(&self.dir)?;
         if note.starts_with("the target is off") {
-            let off = r#"printf 'admin.vm.Kill+ dom0 name sys-net\0' | python3 -c '
+            let words = case["argv"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let target = words.skip_while(|word| word.starts_with('-')).next().context("a target")?;
+            let off = r#"printf 'admin.vm.Kill+ dom0 name %s\0' "$1" | python3 -c '
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect("/run/qubesd.sock")
@@ -106,8 +127,8 @@ s.sendall(sys.stdin.buffer.read())
 s.shutdown(socket.SHUT_WR)
 sys.exit(s.recv(100) != b"0\0")'"#;
             let mut command = Command::new(env!("CARGO_BIN_EXE_qubes-sandbox"));
-            command.arg("exec").arg(&self.dir).args(["--qube", "dom0", "--", "sh", "-c", off]);
-            ensure!(command.status()?.success(), "turning sys-net off");
+            command.arg("exec").arg(&self.dir).args(["--qube", "dom0", "--", "sh", "-c", off, "off", target]);
+            ensure!(command.status()?.success(), "turning {target} off");
         }
         Ok(())
     }

@@ -15,7 +15,11 @@ use serde_json::Value;
 
 /// A folder of recordings.
 #[derive(Debug)]
-pub struct Folder(PathBuf);
+pub struct Folder {
+    path: PathBuf,
+    /// Whether it is the one that this suite was written with, whose cases it may know by name.
+    own: bool,
+}
 
 impl Folder {
     /// The folder that `RECORDINGS` names, else the neighbouring one, else the copy in this tree. Where both of the
@@ -24,7 +28,7 @@ impl Folder {
         if let Some(path) = std::env::var_os("RECORDINGS") {
             let path = PathBuf::from(path);
             ensure!(path.is_dir(), "RECORDINGS={}: no such folder", path.display());
-            return Ok(Self(path));
+            return Ok(Self::other(path));
         }
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let copy = here.join("tests/recordings");
@@ -34,27 +38,53 @@ impl Folder {
             if let Some(name) = difference {
                 bail!("tests/recordings is no longer a copy of {}: {name} differs", neighbour.display());
             }
-            return Ok(Self(neighbour));
+            return Ok(Self { path: neighbour, own: true });
         }
-        Ok(Self(copy))
+        Ok(Self { path: copy, own: true })
+    }
+
+    /// The copy in this tree.
+    pub fn copy() -> Self {
+        Self { path: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings"), own: true }
+    }
+
+    /// Another folder of the same layout.
+    pub fn other(path: PathBuf) -> Self {
+        Self { path, own: false }
+    }
+
+    /// Whether every case that `differences.toml` names must be in it.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// Where our own outcomes of differing cases are kept.
+    pub fn kept(&self) -> PathBuf {
+        let beside = self.path.join("instead.jsonl");
+        if beside.is_file() { beside } else { kept_here() }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Reads `NAME.jsonl`.
     pub fn recording(&self, name: &str) -> anyhow::Result<Recording> {
-        Recording::read(&self.0.join(format!("{name}.jsonl")))
+        Recording::read(&self.path.join(format!("{name}.jsonl")))
     }
 
     /// Reads a JSON file of the folder.
     pub fn json(&self, name: &str) -> anyhow::Result<Value> {
-        let path = self.0.join(name);
+        let path = self.path.join(name);
         let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("understanding {}", path.display()))
     }
+}
+
+/// Our own outcomes where they differ from the recordings that come with this tree.
+pub fn kept_here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/instead.jsonl")
 }
 
 /// One file.

@@ -1,7 +1,7 @@
 //! Every call of a sandbox, one JSON object a line in `DIR/log.jsonl`, written when the call has ended.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -131,9 +131,11 @@ pub fn clear(dir: &Path) -> Result<()> {
 /// Reads the log of a sandbox; one that was never used has none.
 pub fn read(dir: &Path) -> Result<Vec<Entry>> {
     let path = dir.join("log.jsonl");
-    let Ok(file) = File::open(&path) else { return Ok(Vec::new()) };
-    let entry = |line: std::io::Result<String>| -> Result<Entry> {
-        serde_json::from_str(&line?).with_context(|| format!("understanding {}", path.display()))
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Vec::new()) };
+    // A last line without its end is still being written.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let entry = |line: &str| -> Result<Entry> {
+        serde_json::from_str(line).with_context(|| format!("understanding {}", path.display()))
     };
-    BufReader::new(file).lines().map(entry).collect()
+    whole.lines().map(entry).collect()
 }

@@ -35,6 +35,26 @@ pub fn differences(case: &Case, outcome: &Outcome, packages: &Packages) -> Vec<S
     found
 }
 
+/// Whether one field of the outcome is as recorded.
+pub fn same(field: &str, case: &Case, outcome: &Outcome, packages: &Packages) -> bool {
+    match field {
+        "rc" => case.rc == outcome.rc,
+        "stdout" => text::equal(&case.stdout, &outcome.stdout, case.any_order()),
+        "stderr" => text::equal(&case.stderr, &outcome.stderr, case.any_order()),
+        "requests" => case.requests == outcome.book.requests,
+        "files_after" => case.files_after == outcome.files_after,
+        "calls" => case.calls.len() == outcome.book.calls.len() && no_less_calls(case, outcome, packages),
+        _ => false,
+    }
+}
+
+/// Whether the recorded changing calls were made in their order, perhaps with others between them.
+pub fn no_less_calls(case: &Case, outcome: &Outcome, packages: &Packages) -> bool {
+    let ours = in_one_form(&outcome.book.calls);
+    let mut ours = ours.iter();
+    in_one_form(&case.calls).iter().all(|recorded| ours.any(|call| call_fits(recorded, call, packages)))
+}
+
 /// Calls without what means nothing: an empty payload, the same property set twice in a row, the order of kills.
 pub fn in_one_form(calls: &[Value]) -> Vec<Value> {
     let mut list: Vec<Value> = Vec::new();

@@ -53,26 +53,47 @@ fn with_our_sizes(reply: &[u8], packages: &Packages) -> Vec<u8> {
     out
 }
 
-/// A reply that is too long to keep: one record over and over, with one field drawn out.
+/// A reply that is too long to keep: a record of another reply over and over, as its description says in words:
+///
+/// | key | says |
+/// |---|---|
+/// | `records` | how many |
+/// | `record` | `as in FILE with name A to B, evr E\|V\|R, repository ID, size N` |
+/// | `url`, `summary`, `description` | `N times the word "W", joined by spaces` |
 fn generate(recordings: &Path, how: &Value) -> Result<Vec<u8>> {
-    let ties =
-        fs::read_to_string(recordings.join("repo_replies/ties.stdout")).context("reading ties.stdout")?;
-    let record = ties.split_inclusive("|\n").next().context("a record of ties.stdout")?;
+    let said = how["record"].as_str().context("what the records are like")?;
+    let after = |word: &str| {
+        let rest = said.split_once(word).map(|(_, rest)| rest)?;
+        rest.split([' ', ',']).next()
+    };
+    let file = after("as in ").context("the reply that the record is from")?;
+    let reply = fs::read_to_string(recordings.join("repo_replies").join(file)).context(file.to_owned())?;
+    let record = reply.split_inclusive("|\n").next().context("a record")?;
     let mut fields: Vec<String> = record.trim_end_matches("|\n").split('|').map(ToOwned::to_owned).collect();
-    let word = vec!["word"; 800].join(" ");
+    let first = after("with name ").context("the first name")?;
+    let digits = first.len() - first.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let (name, number) = first.split_at(first.len() - digits);
+    let number: u64 = number.parse().context("the number of the first name")?;
     let records = how["records"].as_u64().context("the number of records")?;
-    for (at, value) in [(1, "0"), (2, "1"), (3, "1"), (4, "qubes-templates-itl"), (5, "5")] {
+    let mut set = |at: usize, value: &str| -> Result<()> {
         value.clone_into(fields.get_mut(at).context("a record with eleven fields")?);
+        Ok(())
+    };
+    for (at, value) in after("evr ").unwrap_or_default().split('|').enumerate() {
+        set(at + 1, value)?;
     }
-    if how.get("url").is_some() {
-        fields[8].clone_from(&word);
-    }
-    if how.get("description").is_some() {
-        fields[10] = word;
+    set(4, after("repository ").context("the repository")?)?;
+    set(5, after("size ").context("the size")?)?;
+    for (at, key) in [(8, "url"), (9, "summary"), (10, "description")] {
+        if let Some(text) = how[key].as_str() {
+            let (times, rest) = text.split_once(" times the word \"").context("a number of words")?;
+            let word = rest.split('"').next().unwrap_or_default();
+            set(at, &vec![word; times.parse().context("how many words")?].join(" "))?;
+        }
     }
     let mut out = String::new();
-    for number in 0..records {
-        fields[0] = format!("qubes-template-n{number:03}");
+    for number in number..number + records {
+        fields[0] = format!("qubes-template-{name}{number:0digits$}");
         out.push_str(&fields.join("|"));
         out.push_str("|\n");
     }

@@ -1,13 +1,12 @@
 //! Checks what we do instead, where a difference from the original is declared.
 //!
 //! For an entry of its own in `differences.toml` it is what the entry expects. For a rule it is, first, what every case
-//! that names the rule must come to ([`by_rule`]), and second, for the recordings that come with this tree, the whole
-//! outcome as kept in `instead.jsonl`: a line a case, bound to the recorded case by its digest. `CLI_KEEP=1` writes
+//! that names the rule must come to, in any folder of recordings ([`by_rule`]), and second, for the recordings that come
+//! with this tree, the whole outcome as kept in `instead.jsonl`: a line a case, bound to the recorded case by its digest. `CLI_KEEP=1` writes
 //! that file anew; what changes in it is to be read like code.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::path::Path;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,8 @@ use super::case::Case;
 use super::compare;
 use super::place::Outcome;
 use super::text;
+use crate::recording::kept_here;
+use crate::support::packages::Packages;
 
 /// What an entry of its own expects: any of the keys
 ///
@@ -28,7 +29,14 @@ use super::text;
 /// | `calls` | changing calls in order, `METHOD DEST ARG` each, without what is not there |
 /// | `requests` | number of requests to the UpdateVM |
 /// | `files_after` | as recorded |
-pub fn by_case(expect: &toml::Table, case: &Case, outcome: &Outcome) -> Result<(), String> {
+/// | `same` | names of the above that are as recorded |
+/// | `no_less_calls` | true: the recorded changing calls in their order, and perhaps more |
+pub fn by_case(
+    expect: &toml::Table,
+    case: &Case,
+    outcome: &Outcome,
+    packages: &Packages,
+) -> Result<(), String> {
     if expect.is_empty() {
         return Err("the entry expects nothing".to_owned());
     }
@@ -48,6 +56,8 @@ pub fn by_case(expect: &toml::Table, case: &Case, outcome: &Outcome) -> Result<(
             "calls" => texts() == calls(outcome).iter().map(String::as_str).collect::<Vec<_>>(),
             "requests" => wanted.as_integer() == i64::try_from(outcome.book.requests.len()).ok(),
             "files_after" => texts() == outcome.files_after.iter().map(String::as_str).collect::<Vec<_>>(),
+            "same" => texts().iter().all(|field| compare::same(field, case, outcome, packages)),
+            "no_less_calls" => compare::no_less_calls(case, outcome, packages),
             _ => return Err(format!("the entry expects {key}, which is not known")),
         };
         if !met {
@@ -107,63 +117,106 @@ enum Want {
     OneProperty,
     /// dom0 is neither killed nor removed.
     SparesDom0,
+    /// What can be read of the line is done: no complaint about its form.
+    LineTaken,
+    /// A failure names its reason in words of its own, not with a command line or nothing at all.
+    SaysWhy,
+    /// Advice.
+    Advice,
+    /// The template is there and named as unfinished.
+    Unfinished,
+    /// What did not shut down was killed.
+    Kills,
+    /// The recorded changing calls.
+    SameChanges,
+    /// No fewer files than recorded.
+    LosesNothing,
+    /// The last word about a network is not its default.
+    KeepsNetwork,
+    /// More is taken back than recorded.
+    ClearsMore,
+    /// Every address that is stored is a dotted quad.
+    DottedQuads,
+    /// A dummy that takes somebody's place is removed only if it was made in this run.
+    SparesDummies,
+    /// Nothing is stored as the word None.
+    NoNone,
+    /// Times have no offset.
+    OneTime,
 }
 
-/// See [`Want`]. Rules whose cases differ in one more way have their details in `instead.jsonl` alone.
+/// See [`Want`]. The whole outcome of the recordings at hand is kept in `instead.jsonl` besides.
 fn wants(rule: &str) -> &'static [Want] {
     match rule {
-        "1.1" | "R21" | "R29" | "R32" | "R42" | "R43" | "R44" => &[Want::NothingRefused],
-        "R1" | "R3" | "R23" | "R30" | "R58" => &[Want::SameStatus],
+        "1.1" => &[Want::NothingRefused, Want::LineTaken],
+        "R1" | "R23" => &[Want::SameStatus],
         "R2" => &[Want::Success, Want::NoChange, Want::NoRequest],
-        "R4" => &[Want::Failure, Want::NoChange, Want::NoRequest],
-        "R5" => &[Want::Failure, Want::NoChange],
+        "R3" => &[Want::SameStatus, Want::SameChanges, Want::SameFiles],
+        "R4" => &[Want::Failure, Want::SaysWhy, Want::NoChange, Want::NoRequest],
+        "R5" => &[Want::Failure, Want::SaysWhy, Want::Advice, Want::NoChange],
         "R7" => &[Want::SameStatus, Want::SameLines, Want::NoChange],
-        "R8" | "R11" => &[Want::SameStatus, Want::NoChange],
+        "R8" => &[Want::SameStatus, Want::NoChange, Want::OneTime],
+        "R11" => &[Want::SameStatus, Want::NoChange],
         "R12" => &[Want::Success, Want::NoLessLines, Want::NoChange],
-        "R13" => &[Want::Failure, Want::NoChange],
-        "R14" => &[Want::NoChange],
+        "R13" => &[Want::Failure, Want::SaysWhy, Want::NoChange],
+        "R14" => &[Want::Success, Want::NoChange],
         "R15" => &[Want::FewerRequests],
         "R16" => &[Want::SameStatus, Want::FewerRequests],
+        "R21" | "R45" => &[Want::Success, Want::NothingRefused],
         "R25" => &[Want::NoAbsence, Want::NothingRefused],
-        "R27" => &[Want::Failure, Want::NoChange],
+        "R27" => &[Want::Failure, Want::SaysWhy, Want::NoChange],
         "R28" => &[Want::Success, Want::StoredPlain],
+        "R29" | "R32" => &[Want::Success, Want::NoChange],
+        "R30" => &[Want::SameStatus, Want::LosesNothing],
         "R34" => &[Want::Success, Want::StoredPlain, Want::NothingRefused],
-        "R35" | "R47" | "R56" => &[Want::Failure, Want::Undone],
-        "R36" => &[Want::Failure, Want::NothingDone, Want::NoImport],
-        "R37" | "R38" => &[Want::Failure, Want::NoChange],
-        "R45" => &[Want::Success, Want::NothingRefused],
+        "R35" | "R47" | "R56" => &[Want::Failure, Want::SaysWhy, Want::Undone],
+        "R36" => &[Want::Failure, Want::SaysWhy, Want::NothingDone, Want::NoImport],
+        "R37" | "R38" => &[Want::Failure, Want::SaysWhy, Want::NoChange],
+        "R39" => &[Want::Unfinished],
+        "R40" => &[Want::Success, Want::Kills],
+        "R42" => &[Want::Success, Want::NothingRefused, Want::KeepsNetwork],
+        "R43" => &[Want::Success, Want::NothingRefused, Want::ClearsMore],
+        "R44" => &[Want::NothingRefused, Want::DottedQuads],
         "R50" => &[Want::OneProperty],
-        "R52" => &[Want::Success],
+        "R51" => &[Want::Success, Want::NothingRefused],
+        "R52" => &[Want::Success, Want::SparesDummies],
         "R53" => &[Want::SparesDom0],
-        "R54" => &[Want::Failure],
-        "R55" | "R57" => &[Want::Failure],
+        "R54" | "R55" => &[Want::Failure, Want::SaysWhy],
+        "R57" => &[Want::Failure, Want::SaysWhy, Want::Advice, Want::NothingDone],
+        "R58" => &[Want::SameStatus, Want::NoChange],
         "R59" => &[Want::SameStatus, Want::NoChange, Want::SameFiles],
+        "new" => &[Want::SaysWhy, Want::NoNone],
         _ => &[],
     }
 }
 
 /// What a rule wants of every case that names it.
-pub fn by_rule(rule: &str, case: &Case, outcome: &Outcome) -> Result<(), String> {
+pub fn by_rule(
+    rule: &str,
+    case: &Case,
+    outcome: &Outcome,
+    packages: &Packages,
+    all: &AllKept,
+) -> Result<(), String> {
     for want in wants(rule) {
-        if !met(*want, case, outcome) {
+        if !met(*want, case, outcome, packages) {
             return Err(format!("{rule} wants {want:?}:\n{outcome}"));
         }
     }
     let kept = Kept::of(case, outcome);
     if std::env::var_os("CLI_KEEP").is_some() {
-        return kept.write().map_err(|error| format!("{error:#}"));
+        return kept.write(all).map_err(|error| format!("{error:#}"));
     }
-    match KEPT.get(&kept.id) {
+    match all.0.get(&kept.id) {
         Some(before) if before.recorded == kept.recorded && before != &kept => {
             Err(format!("it was otherwise before:\n{before:#?}\nnow\n{kept:#?}"))
         }
-        Some(_) => Ok(()),
-        None if wants(rule).is_empty() => Err(format!("nothing says what {rule} wants here:\n{outcome}")),
-        None => Ok(()),
+        _ if wants(rule).is_empty() => Err(format!("nothing says what {rule} wants here:\n{outcome}")),
+        _ => Ok(()),
     }
 }
 
-fn met(want: Want, case: &Case, outcome: &Outcome) -> bool {
+fn met(want: Want, case: &Case, outcome: &Outcome, packages: &Packages) -> bool {
     let calls = &outcome.book.calls;
     let called = |method: &'static str| calls.iter().filter(move |call| call["method"] == method);
     let sorted = |text: &str| {
@@ -207,11 +260,72 @@ fn met(want: Want, case: &Case, outcome: &Outcome) -> bool {
             let dummy = call["payload"].as_str().unwrap_or_default().starts_with("dummy");
             call["arg"] == "template" || !dummy
         }),
+        Want::LineTaken => {
+            let complaints = ["unrecognized arguments", "error: argument ", "invalid choice"];
+            !complaints.iter().any(|text| outcome.stderr.contains(text))
+        }
+        Want::SaysWhy => {
+            let bare = |line: &str| line.trim_end() == "ERROR:" || line.trim_end().ends_with("error:");
+            let foreign = ["Command '[", "Traceback", "format string", "[Errno"];
+            outcome.rc == 0
+                || !outcome.stderr.is_empty()
+                    && !outcome.stderr.lines().any(bare)
+                    && !foreign.iter().any(|text| outcome.stderr.contains(text))
+        }
+        Want::Advice => outcome.stderr.lines().any(|line| line.starts_with("help: ")),
+        Want::Unfinished => {
+            let named = called("admin.vm.feature.Set").any(|call| call["arg"] == "template-name");
+            outcome.rc == 3 && named && outcome.stderr.lines().count() > case.stderr.lines().count()
+        }
+        Want::Kills => called("admin.vm.Shutdown").filter(|call| call.get("error").is_some()).all(|call| {
+            called("admin.vm.Kill").any(|kill| kill["dest"] == call["dest"] && kill.get("error").is_none())
+        }),
+        Want::SameChanges => compare::same("calls", case, outcome, packages),
+        Want::LosesNothing => case.files_after.iter().all(|file| outcome.files_after.contains(file)),
+        Want::KeepsNetwork => {
+            let network = calls.iter().rfind(|call| call["arg"] == "netvm");
+            network.is_some_and(|call| call["payload"].as_str().is_some_and(|value| !value.is_empty()))
+        }
+        Want::ClearsMore => {
+            let clears = |calls: &[Value]| {
+                let takes_back = |call: &&Value| {
+                    let method = call["method"].as_str().unwrap_or_default();
+                    method.ends_with(".feature.Remove") || method.ends_with(".property.Reset")
+                };
+                calls.iter().filter(takes_back).count()
+            };
+            clears(calls) > clears(&case.calls)
+        }
+        Want::DottedQuads => called("admin.vm.feature.Set")
+            .filter(|call| call["arg"].as_str().is_some_and(|name| name.starts_with("net.fake-")))
+            .all(|call| call["payload"].as_str().is_some_and(is_dotted_quad)),
+        Want::SparesDummies => {
+            let made: Vec<&str> = called("admin.vm.Create.TemplateVM")
+                .filter_map(|call| call["payload"].as_str()?.strip_prefix("name=")?.split(' ').next())
+                .collect();
+            let stand_in = |name: &Value| {
+                let set = |call: &Value| call["arg"] == "template" && call["payload"] == *name;
+                called("admin.vm.property.Set").any(set)
+            };
+            called("admin.vm.Remove")
+                .filter(|call| stand_in(&call["dest"]))
+                .all(|call| call["dest"].as_str().is_some_and(|name| made.contains(&name)))
+        }
+        Want::NoNone => !called("admin.vm.feature.Set").any(|call| call["payload"] == "None"),
+        Want::OneTime => !outcome.stdout.contains("+00:00"),
         Want::SparesDom0 => {
             let ended = called("admin.vm.Kill").chain(called("admin.vm.Remove"));
             ended.into_iter().all(|call| call["dest"] != "dom0")
         }
     }
+}
+
+fn is_dotted_quad(text: &str) -> bool {
+    let number = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_digit())
+            && part.parse::<u8>().is_ok_and(|n| n.to_string() == part)
+    };
+    text.split('.').count() == 4 && text.split('.').all(number)
 }
 
 /// The outcome of a case as it was.
@@ -228,14 +342,17 @@ struct Kept {
     files_after: Vec<String>,
 }
 
-static KEPT: LazyLock<BTreeMap<String, Kept>> = LazyLock::new(|| {
-    let text = std::fs::read_to_string(path()).unwrap_or_default();
-    let kept = text.lines().filter_map(|line| serde_json::from_str::<Kept>(line).ok());
-    kept.map(|kept| (kept.id.clone(), kept)).collect()
-});
+/// The outcomes of all cases as they were, by name.
+#[derive(Debug, Default)]
+pub struct AllKept(BTreeMap<String, Kept>);
 
-fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/instead.jsonl")
+impl AllKept {
+    /// Reads them.
+    pub fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let kept = text.lines().filter_map(|line| serde_json::from_str::<Kept>(line).ok());
+        Self(kept.map(|kept| (kept.id.clone(), kept)).collect())
+    }
 }
 
 impl Kept {
@@ -263,11 +380,11 @@ impl Kept {
     }
 
     /// Puts it into the file, among the others by name.
-    fn write(self) -> anyhow::Result<()> {
+    fn write(self, before: &AllKept) -> anyhow::Result<()> {
         static WRITING: std::sync::Mutex<BTreeMap<String, Kept>> = std::sync::Mutex::new(BTreeMap::new());
         let mut all = WRITING.lock().map_err(|_| anyhow::anyhow!("another thread broke down"))?;
         if all.is_empty() {
-            all.clone_from(&KEPT);
+            all.clone_from(&before.0);
         }
         all.insert(self.id.clone(), self);
         let mut text = String::new();
@@ -275,6 +392,6 @@ impl Kept {
             text.push_str(&serde_json::to_string(kept)?);
             text.push('\n');
         }
-        std::fs::write(path(), text).context("writing instead.jsonl")
+        std::fs::write(kept_here(), text).context("writing instead.jsonl")
     }
 }

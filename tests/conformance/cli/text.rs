@@ -14,6 +14,40 @@
 //! | `<TMP>`, `<TIME>`, `<LINE>`, `<NOW>` | a name, a moment, a number |
 //! | `choose from ...` | the same without quotes |
 
+use super::super::support::packages::Packages;
+
+/// A recorded text with the sizes of our packages: not each of them can be made as long as the recorded one.
+pub fn with_our_sizes(recorded: &str, packages: &Packages) -> String {
+    let mut text = recorded.to_owned();
+    for package in packages.list.iter().filter(|package| package.size != package.described_size) {
+        for (before, after) in [("|", "|"), ("\"size\": \"", "\"")] {
+            let size = |number: u64| format!("{before}{number}{after}");
+            text = text.replace(&size(package.described_size), &size(package.size));
+        }
+        // Tables have no more than a rounded size: the name that stands above it says whose it is.
+        let name = package.claimed.trim_start_matches("qubes-template-");
+        let mut lines: Vec<String> = text.split('\n').map(ToOwned::to_owned).collect();
+        for at in 0..lines.len() {
+            let value = |line: &str| line.split_once(" :  ").map(|(_, value)| value.to_owned());
+            let of_package = lines[at].starts_with("Name  ")
+                && value(&lines[at]).is_some_and(|own| name.starts_with(&format!("{own}-")));
+            let size = lines.iter().skip(at).position(|line| line.starts_with("Size  ")).map(|far| at + far);
+            if let Some(size) = size.filter(|_| of_package) {
+                let wanted = kibibytes(package.described_size);
+                lines[size] = lines[size].replace(&wanted, &kibibytes(package.size));
+            }
+        }
+        text = lines.join("\n");
+    }
+    text
+}
+
+/// A size of less than a mebibyte as tables have it.
+#[expect(clippy::cast_precision_loss, reason = "sizes of packages of the recordings are small")]
+fn kibibytes(size: u64) -> String {
+    format!("{:.1} KiB", size as f64 / 1024.0)
+}
+
 /// Whether our text is the recorded one.
 pub fn equal(recorded: &str, ours: &str, any_order: bool) -> bool {
     let ends = |text: &str| text.is_empty() || text.ends_with('\n');
@@ -125,7 +159,7 @@ fn placeholders_fit(recorded: &str, ours: &str) -> bool {
     (1..=longest(rest)).rev().any(|length| placeholders_fit(after, &rest[length..]))
 }
 
-/// Our text with its temporary names, moments and progress taken out.
+/// Our text with its temporary names, progress, fingerprints of keys and rounded sizes taken out.
 pub fn without_names(text: &str) -> String {
     let mut out = String::new();
     for line in text.split_inclusive('\n') {
@@ -133,12 +167,21 @@ pub fn without_names(text: &str) -> String {
             out.push_str("<PROGRESS>\n");
             continue;
         }
+        if line.starts_with("Size  ") && line.contains(" :  ") {
+            out.push_str("<SIZE>\n");
+            continue;
+        }
+        let words = line.split_inclusive(|c: char| !c.is_ascii_hexdigit()).map(|word| {
+            let digits = word.trim_end_matches(|c: char| !c.is_ascii_hexdigit());
+            if digits.len() == 40 { format!("<KEY>{}", &word[40..]) } else { word.to_owned() }
+        });
+        let line: String = words.collect();
         match line.split_once("/var/tmp/") {
             Some((before, after)) => {
                 let name = after.find(|c: char| "/ '\"\n".contains(c)).unwrap_or(after.len());
                 out.push_str(&format!("{before}/var/tmp/<TMP>{}", &after[name..]));
             }
-            None => out.push_str(line),
+            None => out.push_str(&line),
         }
     }
     out

@@ -96,9 +96,25 @@ pub fn as_command_line(folder: &Path, scratch: &Path, case: &Value, reply: &str)
         args.insert(at + 1, json!("--retries=1"));
     }
     Ok(json!({
-        "id": case["id"], "population": "small", "repo_reply": reply, "args": args, "stdin": null, "files": files,
+        "id": case["id"], "population": population(folder)?, "repo_reply": reply, "args": args, "stdin": null, "files": files,
         "repo_files": repo_files, "rc": 0, "stdout": "", "stderr": "", "calls": [], "requests": [], "files_after": [], "better": null,
     }))
+}
+
+/// A population in which nothing is refused and nothing fails, and that has an UpdateVM.
+fn population(folder: &Path) -> Result<String> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder.join("populations"))?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    for path in paths {
+        let value: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        let update_vm = value["globals"]["updatevm"].as_str().unwrap_or_default();
+        let rules = |key: &str| value[key].as_array().is_some_and(|rules| !rules.is_empty());
+        if value["qubes"].get(update_vm).is_some() && !rules("deny") && !rules("fail") {
+            return Ok(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+        }
+    }
+    bail!("no population has an UpdateVM")
 }
 
 /// The recorded reply that makes the command line of a case choose the package that its request names; any one where the
