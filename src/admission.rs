@@ -42,6 +42,8 @@ pub struct Demands {
     pub max_image_size: u64,
     /// The state directory, where one is configured.
     pub state_dir: Option<PathBuf>,
+    /// Whether specifications and repository options were made by a program, so that they ask for nothing in so many words.
+    pub unattended: bool,
 }
 
 impl Default for Demands {
@@ -54,6 +56,7 @@ impl Default for Demands {
             max_age: None,
             max_image_size: Limits::default().image_size,
             state_dir: None,
+            unattended: false,
         }
     }
 }
@@ -198,11 +201,15 @@ impl<'a> Admission<'a> {
 
     /// Whether a specification means this build, and does not mean the newest one that was seen.
     fn asked_for(&self, name: &str, evr: &Evr, floor: &Evr) -> bool {
-        self.specs.iter().any(|spec| spec.matches(name, evr) && !spec.matches(name, floor))
+        !self.demands.unattended
+            && self.specs.iter().any(|spec| spec.matches(name, evr) && !spec.matches(name, floor))
     }
 
     /// Whether the person wrote this repository's name, and not a pattern.
     fn is_named(&self, repo: &RepoId) -> bool {
+        if self.demands.unattended {
+            return false;
+        }
         self.options
             .iter()
             .filter(|option| !matches!(option, RepoOption::Disable(_)))

@@ -54,6 +54,7 @@ pub mod census;
 pub mod clean;
 pub mod cli;
 pub mod confine;
+pub mod delegate;
 pub mod download;
 pub mod fuzzing;
 pub mod install;

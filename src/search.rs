@@ -68,6 +68,12 @@ pub async fn run(
     Ok(Hits { groups: matches(newest(pool), words, scope), warnings: census.warnings })
 }
 
+/// Searches among these, of each name the newest build.
+#[must_use]
+pub fn among(pool: Vec<Entry>, words: &[String], scope: Scope) -> Vec<HitGroup> {
+    matches(newest(pool), words, scope)
+}
+
 fn newest(mut pool: Vec<Entry>) -> Vec<Entry> {
     let build = |entry: &Entry| {
         Evr::new(&entry.template.epoch, &entry.template.version, &entry.template.release).ok()

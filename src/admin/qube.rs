@@ -97,6 +97,22 @@ impl<'a> QubeApi<'a> {
         self.tell("admin.vm.property.Reset", Some(name), b"").await
     }
 
+    /// Its tags.
+    ///
+    /// # Errors
+    /// When the call fails or its answer cannot be read.
+    pub async fn tags(&self) -> Result<Vec<String>, CallError> {
+        Ok(self.ask("admin.vm.tag.List", None).await?.lines().map(str::to_owned).collect())
+    }
+
+    /// Gives it a tag.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn set_tag(&self, tag: &str) -> Result<(), CallError> {
+        self.tell("admin.vm.tag.Set", Some(tag), b"").await
+    }
+
     /// Names of the volumes.
     ///
     /// # Errors

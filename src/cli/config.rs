@@ -251,6 +251,7 @@ impl Settings {
             max_age: self.require_max_age.value,
             max_image_size: self.max_image_size.value,
             state_dir: self.state_dir.value.clone(),
+            unattended: false,
         }
     }
 

@@ -306,7 +306,8 @@ fn clock(seconds: u64) -> String {
     format!("{:02}:{:02}", seconds / 60, seconds % 60)
 }
 
-fn word(phase: Phase) -> &'static str {
+/// The phase as lines of JSON name it.
+pub(crate) fn word(phase: Phase) -> &'static str {
     match phase {
         Phase::Query => "query",
         Phase::Download => "download",

@@ -89,6 +89,18 @@ pub struct Order {
     pub cache: PathBuf,
     /// What is demanded of packages beyond the policy.
     pub demands: Demands,
+    /// Largest root image, in bytes, where somebody else's quota says so.
+    pub max_image: Option<u64>,
+}
+
+/// The image is larger than the order allows.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the image has {size} bytes, and {limit} are allowed")]
+pub struct TooLarge {
+    /// Length of the image, in bytes.
+    pub size: u64,
+    /// What is allowed.
+    pub limit: u64,
 }
 
 /// How it ended.

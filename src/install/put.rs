@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 
-use super::{Job, Run, Source, TICK, Verb, absent, local, now};
+use super::{Job, Run, Source, TICK, TooLarge, Verb, absent, local, now};
 use crate::admin::{QubeApi, system};
 use crate::appmenus::{AppMenus, Scratch};
 use crate::download::blocking;
@@ -41,6 +41,9 @@ impl Run<'_, '_> {
         let most = self.order.demands.max_image_size;
         let opening = blocking(move || open(&verified, &name, most));
         let image = self.cancel.or(opening).await?;
+        if let Some(limit) = self.order.max_image.filter(|limit| image.size() > *limit) {
+            return Err(Failure::Failed(TooLarge { size: image.size(), limit }.into()));
+        }
         let mut transaction = self.begin(&job.name).await?;
         match self.steps(&mut transaction, image, &info, &package.repo).await {
             Ok(outcome) => {

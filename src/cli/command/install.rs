@@ -35,6 +35,7 @@ impl Run<'_> {
             dry_run: self.typed.has(Opt::DryRun),
             fail_fast: self.typed.has(Opt::FailFast),
             detailed: self.typed.has(Opt::DryRun) || self.typed.has(Opt::Json),
+            max_image: None,
         };
         let (api, sources) = (admin::connect(), self.sources());
         let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);

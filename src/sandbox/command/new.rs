@@ -37,6 +37,9 @@ pub(super) fn install(dir: &Path) -> Result<()> {
     for (name, text) in SERVICES {
         write(&files("sys-net").join("etc/qubes-rpc").join(name), text, 0o755)?;
     }
+    for (name, text) in DELEGATE {
+        write(&files("mgmt").join("etc/qubes-rpc").join(name), text, 0o755)?;
+    }
     Ok(())
 }
 
@@ -56,4 +59,21 @@ const POLICY: [(&str, &str); 1] =
 const SERVICES: [(&str, &str); 2] = [
     ("qubes.TemplateSearch", include_str!("../../../rpc-services/qubes.TemplateSearch")),
     ("qubes.TemplateDownload", include_str!("../../../rpc-services/qubes.TemplateDownload")),
+];
+
+/// The services that the management qube offers to other qubes. No policy lets anybody call them.
+const DELEGATE: [(&str, &str); 13] = [
+    ("template.List", include_str!("../../../rpc-services/template.List")),
+    ("template.Info", include_str!("../../../rpc-services/template.Info")),
+    ("template.Search", include_str!("../../../rpc-services/template.Search")),
+    ("template.Plan", include_str!("../../../rpc-services/template.Plan")),
+    ("template.Install", include_str!("../../../rpc-services/template.Install")),
+    ("template.Reinstall", include_str!("../../../rpc-services/template.Reinstall")),
+    ("template.Upgrade", include_str!("../../../rpc-services/template.Upgrade")),
+    ("template.Downgrade", include_str!("../../../rpc-services/template.Downgrade")),
+    ("template.Remove", include_str!("../../../rpc-services/template.Remove")),
+    ("template.Rollback", include_str!("../../../rpc-services/template.Rollback")),
+    ("template.Finalize", include_str!("../../../rpc-services/template.Finalize")),
+    ("template.Status", include_str!("../../../rpc-services/template.Status")),
+    ("template.Cancel", include_str!("../../../rpc-services/template.Cancel")),
 ];

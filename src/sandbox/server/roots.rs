@@ -33,8 +33,12 @@ pub(super) fn view(dir: &Path, qube: &str, uid: u32) -> Result<View> {
 }
 
 /// Where programs of this package are in a qube, as far as they lie beside this one.
-const SIBLINGS: [&str; 3] =
-    ["/usr/bin/qvm-template", "/usr/bin/qubes-template-build", "/usr/lib/qubes/qubes-template-service"];
+const SIBLINGS: [&str; 4] = [
+    "/usr/bin/qvm-template",
+    "/usr/bin/qubes-template-build",
+    "/usr/lib/qubes/qubes-template-service",
+    "/usr/lib/qubes/qvm-template-delegate",
+];
 
 /// Places at which this program stands for one of Qubes'.
 fn own_programs(is_dom0: bool) -> &'static [&'static str] {
