@@ -11,7 +11,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -187,9 +187,7 @@ impl<'a> Catalogue<'a> {
     /// # Errors
     /// When it cannot be read.
     pub fn default_key(&self) -> Result<KeyFile, Failure> {
-        let path = &self.sources.keyring;
-        let bytes = std::fs::read(path).with_context(|| format!("reading the key {}", path.display()))?;
-        Ok(KeyFile { path: path.display().to_string(), bytes })
+        Ok(local_key(&self.sources.keyring)?)
     }
 
     fn request(&self, spec: String, refresh: bool) -> Result<Request, Failure> {
@@ -231,6 +229,15 @@ impl<'a> Catalogue<'a> {
             block,
         }))
     }
+}
+
+/// The key file for local packages (`--keyring`).
+///
+/// # Errors
+/// When it cannot be read.
+pub fn local_key(path: &Path) -> anyhow::Result<KeyFile> {
+    let bytes = std::fs::read(path).with_context(|| format!("reading the key {}", path.display()))?;
+    Ok(KeyFile { path: path.display().to_string(), bytes })
 }
 
 fn not_asked(spec: &TemplateSpec, repo: &RepoId, configured: bool) -> Failure {

@@ -81,6 +81,7 @@ pub mod spool;
 pub mod state;
 pub mod template;
 pub mod transaction;
+pub mod trust;
 pub mod untrusted;
 pub mod update_vm;
 pub mod verify;

@@ -33,7 +33,11 @@ impl World {
         fs::create_dir_all(&repository)?;
         let (package, key) = (repository.join("big.rpm"), packages::key("space")?);
         let size = make(&package, &key)?;
-        repodata::write(&repository, &repodata::Options::default())?;
+        let compression = Compression::new(Method::Gzip, None)?;
+        repodata::write(
+            &repository,
+            &repodata::Options { compression, revision: 1_763_000_000, signer: None },
+        )?;
         let known = sandbox.files("mgmt").join("etc/qubes/repo-templates");
         fs::create_dir_all(known.join("keys"))?;
         fs::write(known.join("keys/RPM-GPG-KEY-space"), key.certificate()?)?;

@@ -3,6 +3,7 @@
 mod results;
 
 use std::io::{self, Write as _};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
@@ -11,10 +12,13 @@ pub use self::results::plan;
 use super::config::Settings;
 use super::exit;
 use super::format::{ascii, python_json, size, table};
+use crate::admission;
 use crate::list::{Entry, Listing, Status};
 use crate::repolist::Row;
 use crate::report::Failure;
 use crate::search::Hits;
+use crate::template::Timestamp;
+use crate::untrusted::displayable;
 
 /// Version of what `--json` prints; `schema/output-v1.json` describes it.
 pub const VERSION: u32 = 1;
@@ -100,6 +104,9 @@ pub fn listing_json(listing: &Listing, details: bool) -> Value {
         put("repository", json!(template.repo));
         if !entry.end_of_life.is_empty() {
             put("end_of_life", json!(entry.end_of_life));
+        }
+        if let Some(built) = Timestamp::parse(&template.build_time) {
+            put("age_days", json!(admission::days(built, SystemTime::now())));
         }
         if details {
             put("size", json!(entry.size));

@@ -110,6 +110,7 @@ impl Run<'_> {
             Command::Clean => self.clean(),
             Command::Repolist => self.repolist(),
             Command::MigrateFromRpmdb => self.migrate().await,
+            Command::Trust => self.trust(),
             Command::Config => Ok(Done {
                 text: output::settings(self.settings),
                 json: output::settings_json(self.settings),

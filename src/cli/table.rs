@@ -21,6 +21,7 @@ pub enum Command {
     Repolist,
     MigrateFromRpmdb,
     Renew,
+    Trust,
     Config,
     Docs,
 }
@@ -441,6 +442,12 @@ pub static COMMANDS: &[CommandDef] = &[
         details: "Brings installed templates to the newest build, whether or not they have it already: the same as \
                   `reinstall --newest`. All changes inside the templates are lost.",
         ..CommandDef::new(Command::Renew, "renew", SPEC, "Install the newest build anew")
+    },
+    CommandDef {
+        original: false,
+        details: "`trust list` shows for each enabled repository which certificates may sign its templates (fingerprint, user id, \
+                  expiry), and whether they could today; and the same for local files. Nobody is asked.",
+        ..CommandDef::new(Command::Trust, "trust", "ACTION", "Show whose signatures count")
     },
     CommandDef {
         original: false,

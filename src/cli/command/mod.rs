@@ -3,4 +3,5 @@
 mod install;
 mod list;
 mod remove;
+mod trust;
 mod upkeep;
