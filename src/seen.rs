@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | [`Surprise::Older`] | the repository had a newer build of this template before | an older build is what was asked for |
 //! | [`Surprise::Repository`] | the template never came from this repository, but from others | the repository was named in full with `--enablerepo` or `--repoid`, or the package is a local file |
-//! | [`Surprise::Signer`] | the repository's packages of this template were signed by another certificate, which still vouches for it; or a local file replaces what a repository brought (or the other way round) under another certificate | the certificates of the repository were replaced here |
+//! | [`Surprise::Signer`] | the repository's packages of this template were signed by another certificate, which still vouches for it; or a local file replaces what was there (or is replaced) under another certificate | the certificates of the repository were replaced here |
 //!
 //! Packages whose signature was not looked at (`--nogpgcheck`) are neither compared nor remembered.
 //!
@@ -149,16 +149,17 @@ impl Memory {
         if known.is_empty() {
             return None;
         }
+        let is_local = |repo: &RepoId| repo.as_str() == RepoId::COMMAND_LINE;
         if let Some(own) = known.iter().find(|record| record.repo == *arrival.repo) {
             let other = arrival.signer.is_some_and(|signer| signer != own.signer);
-            return (other && arrival.trusted.contains(&own.signer))
-                .then(|| Surprise::Signer(own.signer.clone()));
+            // A repository's certificates are replaced by whoever looks after this qube; a local file has no repository.
+            let expected = is_local(arrival.repo) || arrival.trusted.contains(&own.signer);
+            return (other && expected).then(|| Surprise::Signer(own.signer.clone()));
         }
         if named {
             return None;
         }
         let vouched = arrival.signer.map(|signer| known.iter().any(|record| record.signer == signer));
-        let is_local = |repo: &RepoId| repo.as_str() == RepoId::COMMAND_LINE;
         if is_local(arrival.repo) || known.iter().all(|record| is_local(&record.repo)) {
             return (vouched == Some(false)).then(|| Surprise::Signer(known[0].signer.clone()));
         }

@@ -8,6 +8,7 @@ mod cli_contract;
 mod compose;
 mod delegate;
 mod first_light;
+mod hostile;
 mod install;
 mod pack;
 mod sandbox;

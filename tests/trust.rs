@@ -3,8 +3,8 @@
 
 mod cases;
 mod certificates;
-mod payloads;
-mod surgery;
+pub mod payloads;
+pub mod surgery;
 mod table;
 
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use qvm_template::verify::policy::CLOCK_SKEW;
 use qvm_template::verify::{Keyring, Policy, Rejection, Verified, check_digests_only, verify};
 
 /// The folder with keys and packages, made once for each state of the script that makes them.
-fn fixtures() -> &'static Path {
+pub fn fixtures() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/trust/make.sh");
@@ -52,11 +52,11 @@ fn case_folder() -> &'static Path {
     })
 }
 
-fn case(name: &str) -> Vec<u8> {
+pub fn case(name: &str) -> Vec<u8> {
     fs::read(case_folder().join(format!("{name}.rpm"))).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-fn package(name: &str) -> PathBuf {
+pub fn package(name: &str) -> PathBuf {
     fixtures().join(format!("{name}.rpm"))
 }
 
