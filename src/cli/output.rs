@@ -18,7 +18,6 @@ use crate::repolist::Row;
 use crate::report::Failure;
 use crate::search::Hits;
 use crate::template::Timestamp;
-use crate::untrusted::displayable;
 
 /// Version of what `--json` prints; `schema/output-v1.json` describes it.
 pub const VERSION: u32 = 1;

@@ -216,8 +216,7 @@ impl Outbox {
             if left.is_zero() {
                 return;
             }
-            queue =
-                self.shared.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue = self.shared.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -234,7 +233,10 @@ impl Shared {
                 let (next, time) =
                     self.changed.wait_timeout(queue, HEARTBEAT).unwrap_or_else(PoisonError::into_inner);
                 queue = next;
-                if time.timed_out() && queue.lines.is_empty() && let Some(beat) = queue.beat.clone() {
+                if time.timed_out()
+                    && queue.lines.is_empty()
+                    && let Some(beat) = queue.beat.clone()
+                {
                     queue.lines.push_back(beat);
                 }
             }
@@ -351,7 +353,8 @@ impl Reporter for Lines<'_> {
 
     fn phase<'a>(&'a self, phase: Phase, subject: &'a str, total: Option<u64>) -> Box<dyn Meter + 'a> {
         let begun = Instant::now();
-        let mut meter = Progress { lines: self, phase, subject, total, begun, told: begun, done: 0, ended: false };
+        let mut meter =
+            Progress { lines: self, phase, subject, total, begun, told: begun, done: 0, ended: false };
         meter.tell("begin");
         Box::new(meter)
     }

@@ -56,7 +56,8 @@ struct Outcome {
 /// When it is not granted. What happens once it is a job stands in the answer.
 pub async fn run(desk: &Desk<'_>) -> Result<Value, No> {
     let (name, verb) = (desk.named()?, desk.verb);
-    let of_plan = desk.request.version.is_some() || desk.request.repository.is_some() || desk.request.pool.is_some();
+    let of_plan =
+        desk.request.version.is_some() || desk.request.repository.is_some() || desk.request.pool.is_some();
     if desk.request.plan.is_some() && of_plan {
         let text = "a plan has its own version, repository and pool";
         return Err(No::because(Refused::Malformed(text), text));
@@ -108,7 +109,12 @@ async fn watch<T>(records: &Records, job: &str) -> T {
 }
 
 /// The decision about a change of a template that is `owner`'s. `planned` brings what the request leaves to its plan.
-fn decide(desk: &Desk<'_>, name: &TemplateName, owner: Owner, again: Option<&super::grants::Grants>) -> Result<(usize, Grant), No> {
+fn decide(
+    desk: &Desk<'_>,
+    name: &TemplateName,
+    owner: Owner,
+    again: Option<&super::grants::Grants>,
+) -> Result<(usize, Grant), No> {
     // What is not there is as little the caller's as what is another's.
     let owner = match owner {
         Owner::Nobody if desk.verb != Verb::Install => {
@@ -123,7 +129,12 @@ fn decide(desk: &Desk<'_>, name: &TemplateName, owner: Owner, again: Option<&sup
     }
 }
 
-async fn work(desk: &Desk<'_>, lines: &Lines<'_>, name: &TemplateName, begun_with: &Grant) -> Result<Outcome, No> {
+async fn work(
+    desk: &Desk<'_>,
+    lines: &Lines<'_>,
+    name: &TemplateName,
+    begun_with: &Grant,
+) -> Result<Outcome, No> {
     let _held = wait(desk, lines).await?;
     // Others may have been at work, and so may who manages the grants.
     let grants = desk.renewed().await?;
@@ -232,7 +243,10 @@ async fn put(
             _ => install::Verb::Downgrade,
         },
         named: vec![chosen.spec.clone()],
-        pool: plan.and_then(|plan| plan.pool.clone()).or_else(|| desk.request.pool.clone()).or_else(|| settings.pool.value.clone()),
+        pool: plan
+            .and_then(|plan| plan.pool.clone())
+            .or_else(|| desk.request.pool.clone())
+            .or_else(|| settings.pool.value.clone()),
         allow_pv: AllowPv::No,
         skip_start: desk.request.skip_start,
         nogpgcheck: false,
@@ -309,7 +323,12 @@ fn count(number: u32) -> usize {
 }
 
 /// Writes down whose a new template is.
-async fn own(desk: &Desk<'_>, name: &TemplateName, grant: &Grant, mut outcome: Outcome) -> Result<Outcome, No> {
+async fn own(
+    desk: &Desk<'_>,
+    name: &TemplateName,
+    grant: &Grant,
+    mut outcome: Outcome,
+) -> Result<Outcome, No> {
     let qube = QubeApi::new(desk.api, name.as_str());
     match qube.set_feature(OWNER, &desk.caller).await {
         Ok(()) => desk.records.set_pending(name.as_str(), None)?,
@@ -374,7 +393,9 @@ fn line(verb: Verb, name: &TemplateName, outcome: &Outcome) -> Value {
 
 fn audit(desk: &Desk<'_>, job: &str, worked: &Result<Outcome, No>, said: &str) -> Result<(), No> {
     let (result, reason, chosen) = match worked {
-        Ok(outcome) if !outcome.finalized => ("not-finalized", outcome.remark.clone(), outcome.chosen.as_ref()),
+        Ok(outcome) if !outcome.finalized => {
+            ("not-finalized", outcome.remark.clone(), outcome.chosen.as_ref())
+        }
         Ok(outcome) => (outcome.result, outcome.remark.clone(), outcome.chosen.as_ref()),
         Err(no) if said.is_empty() => (no.refused.cause(), Some(no.reason.clone()), None),
         Err(no) => (no.refused.cause(), Some(format!("{} ({said})", no.reason)), None),

@@ -20,7 +20,9 @@ pub async fn status(desk: &Desk<'_>) -> Result<Value, No> {
     let grant = desk.decide(desk.verb, desk.name.as_ref(), Owner::Nobody)?;
     desk.granted((grant.0, &grant.1), desk.request.job.as_ref().map(super::request::Id::as_str), None)?;
     let jobs = own_jobs(desk)?;
-    if desk.request.follow && let [.., last] = jobs.as_slice() {
+    if desk.request.follow
+        && let [.., last] = jobs.as_slice()
+    {
         follow(desk, last).await?;
     }
     desk.answered(None)?;
@@ -54,8 +56,7 @@ async fn follow(desk: &Desk<'_>, job: &Job) -> Result<(), No> {
 pub fn cancel(desk: &Desk<'_>) -> Result<Value, No> {
     let grant = desk.decide(desk.verb, desk.name.as_ref(), Owner::Nobody)?;
     desk.granted((grant.0, &grant.1), desk.request.job.as_ref().map(super::request::Id::as_str), None)?;
-    let running: Vec<Job> =
-        own_jobs(desk)?.into_iter().filter(|job| desk.records.is_running(job)).collect();
+    let running: Vec<Job> = own_jobs(desk)?.into_iter().filter(|job| desk.records.is_running(job)).collect();
     if running.is_empty() {
         return Err(No::because(Refused::NoJob, "no such job runs"));
     }

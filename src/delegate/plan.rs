@@ -104,7 +104,8 @@ pub async fn choose(
 }
 
 fn specification(text: &str) -> Result<TemplateSpec, No> {
-    TemplateSpec::new(text).map_err(|error| No::because(Refused::Malformed("no possible version"), error.to_string()))
+    TemplateSpec::new(text)
+        .map_err(|error| No::because(Refused::Malformed("no possible version"), error.to_string()))
 }
 
 /// `Plan`.
@@ -113,7 +114,8 @@ fn specification(text: &str) -> Result<TemplateSpec, No> {
 /// When it is not granted, or nothing can be planned.
 pub async fn make(desk: &Desk<'_>) -> Result<Value, No> {
     let name = desk.named()?;
-    let missing = || No::because(Refused::Malformed("the request's key \"verb\" is missing"), "no verb to plan");
+    let missing =
+        || No::because(Refused::Malformed("the request's key \"verb\" is missing"), "no verb to plan");
     let verb = desk.request.verb.ok_or_else(missing)?;
     let (owner, _) = desk.standing(name).await?;
     // Both: to plan, and what is planned.

@@ -157,9 +157,8 @@ async fn visible(desk: &Desk<'_>, listing: Listing) -> Listing {
     let owners = desk.owners(&here).await;
     let sees = |status: Status, entry: &Entry| {
         let (name, repo) = (entry.template.name.as_str(), RepoId::new(&entry.template.repo));
-        let offered = || {
-            repo.as_ref().is_some_and(|repo| desk.may_see(desk.verb, name, Owner::Nobody, Some(repo)))
-        };
+        let offered =
+            || repo.as_ref().is_some_and(|repo| desk.may_see(desk.verb, name, Owner::Nobody, Some(repo)));
         match status {
             Status::Available => offered(),
             Status::Upgradable => sees_installed(desk, &owners, name) && offered(),
@@ -195,8 +194,11 @@ pub async fn search(desk: &Desk<'_>) -> Result<Value, No> {
         let meter = lines.phase(Phase::Query, "templates", None);
         let found = desk.cancel.or(catalogue.search(None)).await?;
         meter.finish();
-        let granted =
-            found.reply.offers.iter().filter(|o| desk.may_see(desk.verb, &o.name, Owner::Nobody, Some(&o.repo)));
+        let granted = found
+            .reply
+            .offers
+            .iter()
+            .filter(|o| desk.may_see(desk.verb, &o.name, Owner::Nobody, Some(&o.repo)));
         pool.extend(granted.map(Entry::from));
     }
     let census = census::take(desk.api, Fields::Texts).await?;

@@ -132,8 +132,7 @@ impl Records {
         let work = || -> io::Result<Option<Held>> {
             let folder = path.parent().unwrap_or(self.state.path());
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            let file =
-                OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(file) => Ok(Some(Held { _file: file })),
                 Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),

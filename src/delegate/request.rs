@@ -183,7 +183,9 @@ impl Request {
             on_hangup: raw.on_hangup,
             job: id("job", raw.job)?,
             keywords: match raw.keywords {
-                words if words.len() > MAX_WORDS || !words.iter().all(|word| is_plain(word, 64, b"._+- ")) => {
+                words
+                    if words.len() > MAX_WORDS || !words.iter().all(|word| is_plain(word, 64, b"._+- ")) =>
+                {
                     return Err(RequestError::Value("keywords"));
                 }
                 words => words,

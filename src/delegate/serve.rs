@@ -283,7 +283,12 @@ impl Desk<'_> {
     ///
     /// # Errors
     /// What a caller may be told, and what is missing.
-    pub fn decide(&self, verb: Verb, name: Option<&TemplateName>, owner: Owner) -> Result<(usize, Grant), No> {
+    pub fn decide(
+        &self,
+        verb: Verb,
+        name: Option<&TemplateName>,
+        owner: Owner,
+    ) -> Result<(usize, Grant), No> {
         self.decide_by(&self.grants, verb, name, owner)
     }
 
@@ -340,7 +345,9 @@ impl Desk<'_> {
         let own = self.grants.all().iter().filter(|grant| grant.verbs().contains(&verb));
         let mut all: Vec<RepoId> = Vec::new();
         for repo in own.filter(|grant| grant.is_for(&self.caller, self.tags.as_deref().unwrap_or_default())) {
-            all.extend(repo.repositories().iter().filter(|repo| !all.contains(repo)).cloned().collect::<Vec<_>>());
+            all.extend(
+                repo.repositories().iter().filter(|repo| !all.contains(repo)).cloned().collect::<Vec<_>>(),
+            );
         }
         all
     }
@@ -403,9 +410,9 @@ impl Desk<'_> {
     /// When it cannot be read.
     pub async fn installed(&self, name: &TemplateName) -> Result<Option<Installed>, No> {
         let qube = QubeApi::new(self.api, name.as_str());
-        let reads = FEATURES[..7].iter().map(|feature| -> Pending<'_, _> {
-            Box::pin(async move { qube.feature(feature).await })
-        });
+        let reads = FEATURES[..7]
+            .iter()
+            .map(|feature| -> Pending<'_, _> { Box::pin(async move { qube.feature(feature).await }) });
         let mut values = HashMap::new();
         for (feature, value) in FEATURES.iter().zip(bounded(READS, reads.collect()).await) {
             values.insert(*feature, value?);
@@ -430,7 +437,12 @@ impl Desk<'_> {
     ///
     /// # Errors
     /// When it cannot be written down.
-    pub fn granted(&self, (grant, by): (usize, &Grant), job: Option<&str>, plan: Option<&str>) -> Result<(), No> {
+    pub fn granted(
+        &self,
+        (grant, by): (usize, &Grant),
+        job: Option<&str>,
+        plan: Option<&str>,
+    ) -> Result<(), No> {
         self.log(job, plan, Event::Granted { grant, line: by.line() })
     }
 
@@ -461,7 +473,8 @@ impl Desk<'_> {
 /// A build as results have it.
 #[must_use]
 pub fn build(installed: Option<&Installed>) -> Value {
-    installed.map_or(Value::Null, |it| {
-        json!({"evr": it.evr_text(), "reponame": it.repo, "buildtime": it.build_time})
-    })
+    installed.map_or(
+        Value::Null,
+        |it| json!({"evr": it.evr_text(), "reponame": it.repo, "buildtime": it.build_time}),
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
@@ -46,7 +46,8 @@ impl Packages {
             let image = place.join("image");
             fs::write(&image, format!("{name} {version}"))?;
             fs::File::options().write(true).open(&image)?.set_len(size << 20)?;
-            let conf = "[conf]\ngui = \"1\"\nqrexec = \"1\"\n[menus]\ntemplate = []\nqubes = []\nnetwork = []\n";
+            let conf =
+                "[conf]\ngui = \"1\"\nqrexec = \"1\"\n[menus]\ntemplate = []\nqubes = []\nnetwork = []\n";
             let recipe = format!("name = \"{name}\"\nversion = \"{version}\"\nrelease = \"1\"\n{conf}");
             fs::write(place.join("recipe.toml"), recipe)?;
             let pack = ["pack", "--recipe", "recipe.toml", "--level", "3", "-o", repo, "image", "--key", "s"];
@@ -133,23 +134,6 @@ impl World {
         let line = ["qrexec-client-vm", "mgmt", service];
         let said = self.sandbox.feed(&["--qube", qube], &line, request.as_bytes())?;
         Answer::of(&said)
-    }
-
-    /// The same, started and left alone.
-    pub fn start(&self, qube: &str, service: &str, request: &str) -> Result<Child> {
-        use std::io::Write as _;
-        let mut command: Command =
-            self.sandbox.command(&["--qube", qube], &["qrexec-client-vm", "mgmt", service]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().context("calling")?;
-        child.stdin.take().context("its input")?.write_all(request.as_bytes())?;
-        Ok(child)
-    }
-
-    /// Runs `qvm-template` in a qube.
-    pub fn tool(&self, qube: &str, arguments: &[&str]) -> Result<Said> {
-        let line: Vec<&str> = ["qvm-template"].iter().chain(arguments).copied().collect();
-        self.sandbox.exec(&["--qube", qube, "--cwd", "/"], &line)
     }
 
     /// A qube, or null.

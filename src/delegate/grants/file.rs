@@ -138,7 +138,8 @@ impl RawGrant {
                 .ok_or_else(|| format!("repositories: {id:?} is no repository identifier"))
         };
         let repositories = list(self.repositories).iter().map(repository).collect::<Result<_, _>>()?;
-        if let Some(odd) = self.owner_tag.as_ref().filter(|tag| !is_tag(tag) || tag.starts_with("created-by-"))
+        if let Some(odd) =
+            self.owner_tag.as_ref().filter(|tag| !is_tag(tag) || tag.starts_with("created-by-"))
         {
             return Err(format!("owner-tag {odd:?} is no tag that this qube could set"));
         }
@@ -151,7 +152,8 @@ impl RawGrant {
             max_total_size: self.max_total_size.as_deref().map_or_else(total, parse_size)?,
             max_changes_per_hour: self.max_changes_per_hour.unwrap_or(1),
         };
-        let (verbs, whose) = (self.verbs.into_inner(), self.whose.map(Spanned::into_inner).unwrap_or_default());
+        let (verbs, whose) =
+            (self.verbs.into_inner(), self.whose.map(Spanned::into_inner).unwrap_or_default());
         let text = format!(
             "{caller} {verbs:?} {templates:?} {repositories:?} {pools:?} {whose:?} {limits:?} {:?}",
             self.owner_tag
@@ -177,7 +179,9 @@ fn line_of<T>(text: &str, value: &Spanned<T>) -> usize {
 }
 
 fn is_tag(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+    !text.is_empty()
+        && text.len() <= 64
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
 }
 
 fn is_pool(text: &str) -> bool {

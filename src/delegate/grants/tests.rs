@@ -28,15 +28,8 @@ fn ask(
 ) -> Result<usize, Refusal> {
     let name = TemplateName::new(name).unwrap();
     let tags: Vec<String> = tags.iter().map(|&t| t.to_owned()).collect();
-    let wish = Wish {
-        caller,
-        caller_tags: &tags,
-        verb,
-        template: Some(&name),
-        owner,
-        repository: None,
-        pool: None,
-    };
+    let wish =
+        Wish { caller, caller_tags: &tags, verb, template: Some(&name), owner, repository: None, pool: None };
     grants.decide(&wish).map(|(number, _)| number)
 }
 
@@ -69,7 +62,10 @@ fn repositories_and_pools_must_be_named() {
         repository: Some(&testing),
         pool: None,
     };
-    assert_eq!(grants.decide(&wish).unwrap_err(), Refusal::Lacks { grant: 1, line: 7, what: Missing::Repository });
+    assert_eq!(
+        grants.decide(&wish).unwrap_err(),
+        Refusal::Lacks { grant: 1, line: 7, what: Missing::Repository }
+    );
     wish.repository = None;
     wish.pool = Some("vault");
     assert_eq!(grants.decide(&wish).unwrap_err(), Refusal::Lacks { grant: 1, line: 4, what: Missing::Pool });
