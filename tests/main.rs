@@ -13,6 +13,5 @@ mod install;
 mod pack;
 mod sandbox;
 mod service;
-mod space;
 mod trust;
 mod verbs;

@@ -9,7 +9,7 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub struct RowResult {
     /// Name of the row.
-    pub name: String,
+    pub name: &'static str,
     /// What is compared.
     pub what: &'static str,
     /// Unit of the figures.
@@ -22,8 +22,6 @@ pub struct RowResult {
     pub ratio: f64,
     /// Largest ratio that meets the goal.
     pub goal: f64,
-    /// Whether it does.
-    pub met: bool,
 }
 
 /// Minimum, median and maximum.
@@ -32,8 +30,6 @@ pub struct Spread {
     min: f64,
     median: f64,
     max: f64,
-    /// How many figures there are.
-    rounds: usize,
 }
 
 impl Spread {
@@ -47,54 +43,47 @@ impl Spread {
         } else {
             f64::midpoint(sorted[middle - 1], sorted[middle])
         };
-        Self { min: sorted[0], median, max: sorted[sorted.len() - 1], rounds: sorted.len() }
+        Self { min: sorted[0], median, max: sorted[sorted.len() - 1] }
     }
 }
 
 impl RowResult {
     /// Compares two sets of figures.
     pub fn new(
-        name: impl Into<String>,
+        name: &'static str,
         what: &'static str,
         unit: &'static str,
         (ours, peer): (&[f64], &[f64]),
         goal: f64,
     ) -> Self {
         let (ours, peer) = (Spread::of(ours), Spread::of(peer));
-        let ratio = ours.median / peer.median;
-        Self { name: name.into(), what, unit, ours, peer, ratio, goal, met: ratio <= goal }
-    }
-
-    /// A row that could not be measured.
-    pub fn failed(name: &str) -> Self {
-        Self::new(name, "could not be measured", "", (&[f64::NAN], &[f64::NAN]), 0.0)
+        Self { name, what, unit, ours, peer, ratio: ours.median / peer.median, goal }
     }
 
     /// Whether the ratio is as small as it should be.
     pub fn meets_goal(&self) -> bool {
-        self.met
+        self.ratio <= self.goal
     }
 }
 
 /// One line for a row.
 pub fn print(row: &RowResult) {
-    let spread = |s: &Spread| format!("{:.3}/{:.3}/{:.3} x{}", s.min, s.median, s.max, s.rounds);
+    let spread = |s: &Spread| format!("{:.3}/{:.3}/{:.3}", s.min, s.median, s.max);
     println!(
-        "{:<22} ours {:>28}  peer {:>28} {:<3} ratio {:>7.4}  goal {:>6.4}  {:<6}  {}",
+        "{:<26} ours {:>26}  peer {:>26} {:<4} ratio {:>7.4}  goal {:>6.4}  {}  ({})",
         row.name,
         spread(&row.ours),
         spread(&row.peer),
         row.unit,
         row.ratio,
         row.goal,
-        if row.met { "met" } else { "MISSED" },
+        if row.meets_goal() { "met" } else { "MISSED" },
         row.what,
     );
 }
 
 /// All rows as JSON at `path`.
-pub fn write_json(rows: &[RowResult], quick: bool, path: &Path) -> Result<()> {
-    let text =
-        serde_json::to_string_pretty(&serde_json::json!({ "schema": 1, "quick": quick, "rows": rows }))?;
+pub fn write_json(rows: &[RowResult], path: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(rows)?;
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

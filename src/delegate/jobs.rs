@@ -44,7 +44,11 @@ async fn follow(desk: &Desk<'_>, job: &Job) -> Result<(), No> {
             }
             told = progress;
         }
-        desk.cancel.or(async { Ok::<_, crate::report::Failure>(tokio::time::sleep(LOOK).await) }).await?;
+        let pause = async {
+            tokio::time::sleep(LOOK).await;
+            Ok::<_, crate::report::Failure>(())
+        };
+        desk.cancel.or(pause).await?;
     }
     Ok(())
 }

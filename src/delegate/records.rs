@@ -130,7 +130,7 @@ impl Records {
     fn flock(&self, name: &str) -> anyhow::Result<Option<Held>> {
         let path = self.state.path().join(name);
         let work = || -> io::Result<Option<Held>> {
-            let folder = path.parent().unwrap_or(self.state.path());
+            let folder = path.parent().unwrap_or_else(|| self.state.path());
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -128,10 +128,7 @@ impl std::fmt::Debug for Desk<'_> {
 /// Serves the service of this name for the caller that the environment names, and returns the exit status.
 #[must_use]
 pub fn run(service: &str) -> u8 {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(_) => return 1,
-    };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 1 };
     // A session of its own: what ends the connection's programs does not end a job that is to go on.
     let _ = nix::unistd::setsid();
     let result = runtime.block_on(async {
@@ -233,9 +230,8 @@ fn read_request() -> Result<Request, No> {
         let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
         let _ = send.send(read.map(|_| bytes));
     });
-    let bytes = match receive.recv_timeout(REQUEST_TIME) {
-        Ok(Ok(bytes)) => bytes,
-        _ => return Err(No::because(Refused::Malformed("the request did not end"), "no end of the request")),
+    let Ok(Ok(bytes)) = receive.recv_timeout(REQUEST_TIME) else {
+        return Err(No::because(Refused::Malformed("the request did not end"), "no end of the request"));
     };
     Request::parse(&bytes).map_err(|error| {
         let text = error.text();

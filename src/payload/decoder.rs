@@ -4,9 +4,8 @@
 //! checksums inside of xz are not computed a second time.
 
 use std::fmt;
-use std::io::{self, BufRead, Chain, Cursor, Read};
+use std::io::{self, BufRead, Read};
 
-use super::frames::{self, Frames};
 use crate::verify::Rejection;
 
 /// Greatest zstd window: 128 MiB, what level 22 uses. Qubes' packages (level 19) need 8 MiB.
@@ -41,10 +40,11 @@ impl Compression {
     /// A decoder of what `input` yields. `threads` beside the calling one may help where the format allows it.
     pub(crate) fn decoder<R: BufRead>(self, mut input: R, threads: u32) -> Result<Decoder<R>, Rejection> {
         Ok(match self {
-            Self::Zstd if threads > 1 && frames::begins_with_frames(input.fill_buf()?) => {
-                Decoder::Frames(Some(Box::new(Frames::new(input, threads)?)))
+            Self::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                Decoder::Zstd(decoder)
             }
-            Self::Zstd => Decoder::Zstd(one_by_one(Vec::new(), input)?),
             Self::Xz => {
                 let stream = if threads > 1 && has_sizes(input.fill_buf()?) {
                     liblzma::stream::MtStreamBuilder::new()
@@ -64,13 +64,6 @@ impl Compression {
     }
 }
 
-/// A decoder of the frames that begin with `begun` and go on in `input`, one after the other.
-fn one_by_one<R: BufRead>(begun: Vec<u8>, input: R) -> io::Result<OneByOne<R>> {
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(Cursor::new(begun).chain(input))?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-    Ok(decoder)
-}
-
 /// Whether the first block of an xz stream names its sizes, as encoders with threads write it: only such blocks can be
 /// decoded side by side, and the decoder for them cannot leave out the checksums.
 fn has_sizes(stream: &[u8]) -> bool {
@@ -79,13 +72,9 @@ fn has_sizes(stream: &[u8]) -> bool {
     stream.get(STREAM_HEADER + 1).is_some_and(|flags| flags & BOTH_SIZES == BOTH_SIZES)
 }
 
-type OneByOne<R> = zstd::stream::read::Decoder<'static, Chain<Cursor<Vec<u8>>, R>>;
-
 /// A running decoder.
 pub(crate) enum Decoder<R: BufRead> {
-    Zstd(OneByOne<R>),
-    /// Nothing only while it becomes the other.
-    Frames(Option<Box<Frames<R>>>),
+    Zstd(zstd::stream::read::Decoder<'static, R>),
     Xz(liblzma::bufread::XzDecoder<R>),
     Gzip(flate2::bufread::GzDecoder<R>),
 }
@@ -94,7 +83,6 @@ impl<R: BufRead> fmt::Debug for Decoder<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Zstd(_) => "Zstd",
-            Self::Frames(_) => "Frames",
             Self::Xz(_) => "Xz",
             Self::Gzip(_) => "Gzip",
         })
@@ -106,10 +94,6 @@ impl<R: BufRead> Decoder<R> {
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Rejection> {
         let read = match self {
             Self::Zstd(d) => d.read(buf),
-            Self::Frames(frames) => match frames.as_mut().map_or(Ok(0), |frames| frames.read(buf)) {
-                Ok(0) if !buf.is_empty() => self.go_on_one_by_one(buf),
-                other => other,
-            },
             Self::Xz(d) => d.read(buf),
             Self::Gzip(d) => d.read(buf),
         };
@@ -120,33 +104,21 @@ impl<R: BufRead> Decoder<R> {
         })
     }
 
-    /// Reads on where no further frame can be decoded beside others.
-    fn go_on_one_by_one(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let Self::Frames(frames) = self else { return Ok(0) };
-        let Some(mut rest) = frames.take() else { return Ok(0) };
-        if rest.at_end()? {
-            *frames = Some(rest);
-            return Ok(0);
-        }
-        let (begun, input) = rest.into_rest();
-        let mut decoder = one_by_one(begun, input)?;
-        let read = decoder.read(buf);
-        *self = Self::Zstd(decoder);
-        read
-    }
-
     /// Ends decoding: the stream must end here, and the input with it.
     pub(crate) fn finish(mut self) -> Result<(), Rejection> {
         if self.read(&mut [0])? != 0 {
             return Err(Rejection::TrailingData("the archive in the payload"));
         }
-        let at_end = match &mut self {
-            Self::Zstd(d) => d.get_mut().fill_buf()?.is_empty(),
-            Self::Frames(frames) => frames.as_mut().map_or(Ok(true), |frames| frames.at_end())?,
-            Self::Xz(d) => d.get_mut().fill_buf()?.is_empty(),
-            Self::Gzip(d) => d.get_mut().fill_buf()?.is_empty(),
+        let input = match &mut self {
+            Self::Zstd(d) => d.get_mut(),
+            Self::Xz(d) => d.get_mut(),
+            Self::Gzip(d) => d.get_mut(),
         };
-        if at_end { Ok(()) } else { Err(Rejection::TrailingData("the compressed payload")) }
+        if input.fill_buf()?.is_empty() {
+            Ok(())
+        } else {
+            Err(Rejection::TrailingData("the compressed payload"))
+        }
     }
 }
 
@@ -155,37 +127,6 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-
-    /// A frame without content, for programs that know what is in it.
-    const SKIPPED: [u8; 11] = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
-
-    /// Frames that say their length, `length` bytes in each.
-    fn frames(text: &[u8], length: usize) -> Vec<u8> {
-        text.chunks(length).flat_map(|piece| zstd::bulk::compress(piece, 3).unwrap()).collect()
-    }
-
-    #[test]
-    fn a_frame_that_lies_about_its_length_is_an_error() {
-        let mut packed = frames(&[7; 1000], 1000);
-        // The one byte of the length that is not implied: 1000 = 256 + 744.
-        assert_eq!(packed[4] >> 6, 1, "the length has two bytes");
-        packed[5] = packed[5].wrapping_add(1);
-        assert!(read_all(Compression::Zstd, &packed).is_err());
-        // A block that claims to be longer than everything: the frame never ends.
-        let mut endless = frames(&[7; 1000], 1000);
-        endless.truncate(7);
-        endless.extend([0; 3].repeat(1 << 20));
-        assert!(read_all(Compression::Zstd, &endless).is_err());
-    }
-
-    #[test]
-    fn memory_is_that_of_a_few_frames() {
-        let text: Vec<u8> = (0..40_u32 << 20).map(|n| n.wrapping_mul(n).to_le_bytes()[2]).collect();
-        assert_eq!(read_all(Compression::Zstd, &frames(&text, 8 << 20)).unwrap(), text);
-        // Longer frames are decoded one after the other, in the decoder's window.
-        let long = frames(&text[..9 << 20], 9 << 20);
-        assert!(matches!(Compression::Zstd.decoder(&long[..], 2), Ok(Decoder::Zstd(_))));
-    }
 
     fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, Rejection> {
         read_all(Compression::Gzip, bytes)
@@ -222,17 +163,6 @@ mod tests {
             (Compression::Xz, xz),
             (Compression::Xz, blocks),
             (Compression::Zstd, zstd::encode_all(&text[..], 3).unwrap()),
-            (Compression::Zstd, frames(&text, 400)),
-            // Frames that can be decoded side by side, and then one that does not say its length.
-            (
-                Compression::Zstd,
-                [frames(&text[..900], 400), zstd::encode_all(&text[900..], 3).unwrap()].concat(),
-            ),
-            // ... one that is skipped ...
-            (
-                Compression::Zstd,
-                [&frames(&text, 400)[..], &SKIPPED, &zstd::encode_all(&b""[..], 3).unwrap()].concat(),
-            ),
         ] {
             assert_eq!(read_all(kind, &packed).unwrap(), text, "{kind:?}");
             assert!(read_all(kind, &packed[..packed.len() - 1]).is_err(), "{kind:?} cut");

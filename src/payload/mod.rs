@@ -12,7 +12,6 @@
 
 pub(crate) mod cpio;
 pub(crate) mod decoder;
-mod frames;
 
 use std::io::BufRead;
 use std::sync::Arc;
