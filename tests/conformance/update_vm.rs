@@ -131,6 +131,8 @@ impl Stage<'_> {
         }
         let (rule, good) = match (&wanted, sent.as_slice()) {
             (Some(wanted), []) if wanted.repo_text.is_empty() => ("R4", rc != 0),
+            // What the reply says is in a repository that does not take part is not asked for.
+            (Some(wanted), []) if self.is_of_no_enabled(wanted) => ("R13", rc != 0),
             (Some(wanted), [one]) => {
                 let same =
                     |request: &Request| Request { spec: String::new(), refresh: false, ..request.clone() };
@@ -279,6 +281,15 @@ impl Stage<'_> {
             enabled.iter().any(|repo| repo.baseurl.iter().any(|url| url.ends_with(&end)))
         };
         self.packages.iter().filter(|package| below(package)).collect()
+    }
+
+    /// Whether the package that a request names is in none of the repositories that take part in it.
+    fn is_of_no_enabled(&self, request: &Request) -> bool {
+        let label = |package: &Description| {
+            let (name, epoch) = (&package.name, package.epoch);
+            format!("qubes-template-{name}-{epoch}:{}-{}", package.version, package.release)
+        };
+        !self.asked(request).iter().any(|package| label(package) == request.spec)
     }
 
     /// Whether a reply has a record for each package and no other, and none of them claims another repository.

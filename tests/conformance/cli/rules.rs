@@ -25,7 +25,7 @@ use crate::support::packages::Packages;
 /// |---|---|
 /// | `rc` | exit status |
 /// | `stdout`, `stderr` | the whole text, with the placeholders of the recordings |
-/// | `stdout_has`, `stderr_has` | texts that are in it |
+/// | `stdout_has`, `stderr_has` | texts that are in it; a star stands for anything on the same line |
 /// | `calls` | changing calls in order, `METHOD DEST ARG` each, without what is not there |
 /// | `requests` | number of requests to the UpdateVM |
 /// | `files_after` | as recorded |
@@ -51,8 +51,8 @@ pub fn by_case(
             "rc" => wanted.as_integer() == Some(i64::from(outcome.rc)),
             "stdout" => texts().iter().all(|text| text::equal(text, &outcome.stdout, case.any_order())),
             "stderr" => texts().iter().all(|text| text::equal(text, &outcome.stderr, case.any_order())),
-            "stdout_has" => texts().iter().all(|text| outcome.stdout.contains(text)),
-            "stderr_has" => texts().iter().all(|text| outcome.stderr.contains(text)),
+            "stdout_has" => texts().iter().all(|text| has(&outcome.stdout, text)),
+            "stderr_has" => texts().iter().all(|text| has(&outcome.stderr, text)),
             "calls" => texts() == calls(outcome).iter().map(String::as_str).collect::<Vec<_>>(),
             "requests" => wanted.as_integer() == i64::try_from(outcome.book.requests.len()).ok(),
             "files_after" => texts() == outcome.files_after.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -65,6 +65,20 @@ pub fn by_case(
         }
     }
     Ok(())
+}
+
+/// Whether a text has this part on one of its lines, where a star stands for anything.
+fn has(text: &str, part: &str) -> bool {
+    if !part.contains('*') {
+        return text.contains(part);
+    }
+    text.lines().any(|line| {
+        let mut rest = Some(line);
+        for piece in part.split('*') {
+            rest = rest.and_then(|rest| rest.find(piece).map(|at| &rest[at + piece.len()..]));
+        }
+        rest.is_some()
+    })
 }
 
 /// The changing calls in short.
