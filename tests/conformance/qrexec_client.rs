@@ -117,8 +117,8 @@ impl Scenario {
         let answer = if note.contains("the user says yes") { Answer::Allow } else { Answer::Deny };
         Settings { answer }.write(&self.dir)?;
         if note.starts_with("the target is off") {
-            let words = case["argv"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let target = words.skip_while(|word| word.starts_with('-')).next().context("a target")?;
+            let mut words = case["argv"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let target = words.find(|word| !word.starts_with('-')).context("a target")?;
             let off = r#"printf 'admin.vm.Kill+ dom0 name %s\0' "$1" | python3 -c '
 import socket, sys
 s = socket.socket(socket.AF_UNIX)

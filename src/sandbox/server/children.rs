@@ -95,6 +95,14 @@ impl Children {
         child.wait()
     }
 
+    /// Kills one, if it still runs.
+    pub(super) fn kill(&self, number: u32) {
+        if self.running().contains(&number) {
+            // It may have ended by itself in between; its number is kept for it.
+            let _ = kill(pid(number), Signal::SIGKILL);
+        }
+    }
+
     /// Kills all.
     pub(super) fn kill_all(&self) {
         for number in self.running().iter() {
