@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
 
 use super::super::qrexec::pump::{copy, pump, widen};
 use super::super::qrexec::status;
@@ -21,6 +23,9 @@ use super::call::Line;
 use super::decision::Allowed;
 use super::roots;
 use super::stream::Tap;
+
+/// How long a service may go on after its caller has gone.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Where services are looked for, first found first.
 const SERVICE_PATHS: [&str; 2] = ["usr/local/etc/qubes-rpc", "etc/qubes-rpc"];
@@ -110,8 +115,6 @@ impl Server {
         environment
     }
 
-    /// Runs a program in a qube to its end. When its caller goes, its streams are closed, and nothing else happens to it: a
-    /// service may go on for as long as its qube runs, as with the agent of a real one.
     fn run_in_qube(
         self: &Arc<Self>,
         allowed: &Allowed,
@@ -127,6 +130,19 @@ impl Server {
                 return Some(status::PROBLEM);
             }
         };
+        let number = child.id();
+        let (ended, end) = channel::<()>();
+        let server = Arc::clone(self);
+        let control = line.control.try_clone();
+        let watcher = thread::spawn(move || {
+            // The program says nothing more: this ends when it does, or when the call has.
+            if let Ok(mut control) = control {
+                let _ = io::copy(&mut control, &mut io::sink());
+            }
+            if end.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
+                server.children.kill(number);
+            }
+        });
         let (Some(input), Some(output), Some(errors)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -151,6 +167,9 @@ impl Server {
         let ended_with = self.children.wait(&mut child);
         // A thread that panicked told what it could.
         let _ = telling.join();
+        drop(ended);
+        // The caller sees its end of the control connection close after the status, and so does the watcher then.
+        drop(watcher);
         let ended_with = ended_with.ok()?;
         Some(
             ended_with
