@@ -5,6 +5,7 @@ mod command;
 mod file_system;
 mod layers;
 mod listing;
+mod packages;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,11 +1,10 @@
 //! Two trees side by side: what a person needs when two builds are not equal.
 
-use std::fmt::Write as _;
-
 use anyhow::Result;
 
-use super::tree::content::Content;
+use super::tree::content::{Content, Sources};
 use super::tree::{Kind, NodeId, Tree, shown};
+use crate::io::hash::hex;
 
 /// A path and what is different about it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -105,7 +104,7 @@ fn node(a: (&Tree, NodeId), b: (&Tree, NodeId), note: &mut dyn FnMut(&str, Strin
             node.meta
                 .xattrs()
                 .find(|(other, _)| *other == name)
-                .map_or_else(|| "none".to_owned(), |(_, value)| hex(value))
+                .map_or_else(|| "none".to_owned(), |(_, value)| format!("0x{}", hex(value)))
         };
         note(&format!("xattr {}", shown(name)), value(x), value(y));
     }
@@ -114,7 +113,7 @@ fn node(a: (&Tree, NodeId), b: (&Tree, NodeId), note: &mut dyn FnMut(&str, Strin
             note("size", c.size().to_string(), d.size().to_string())
         }
         (Kind::File(c), Kind::File(d)) => {
-            if let Some(at) = first_difference((a.0, c), (b.0, d))? {
+            if let Some(at) = first_difference((&a.0.sources, c), (&b.0.sources, d))? {
                 note("content", format!("byte {at}"), "another".to_owned());
             }
         }
@@ -134,10 +133,15 @@ pub fn same(a: (&Tree, NodeId), b: (&Tree, NodeId)) -> Result<bool> {
     Ok(equal)
 }
 
+/// Whether two files have the same bytes.
+pub fn same_content(sources: &Sources, a: &Content, b: &Content) -> Result<bool> {
+    Ok(a.size() == b.size() && first_difference((sources, a), (sources, b))?.is_none())
+}
+
 /// Where two files of the same size differ first.
-fn first_difference(a: (&Tree, &Content), b: (&Tree, &Content)) -> Result<Option<u64>> {
+fn first_difference(a: (&Sources, &Content), b: (&Sources, &Content)) -> Result<Option<u64>> {
     const PIECE: u64 = 1 << 18;
-    let (mut x, mut y) = (a.0.sources.open(a.1), b.0.sources.open(b.1));
+    let (mut x, mut y) = (a.0.open(a.1), b.0.open(b.1));
     let size = a.1.size();
     let mut at = 0;
     let (mut left, mut right) = (Vec::new(), Vec::new());
@@ -153,14 +157,6 @@ fn first_difference(a: (&Tree, &Content), b: (&Tree, &Content)) -> Result<Option
         at += len as u64;
     }
     Ok(None)
-}
-
-fn hex(value: &[u8]) -> String {
-    value.iter().fold("0x".to_owned(), |mut text, byte| {
-        // writing to a string cannot fail
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::build::compose::{
     Composition, Event, Format, Manifest, Summary, USUAL_SIZE, Workplace, parse_size,
 };
+use crate::build::layer::rpm::Missing;
 use crate::build::layer::{Form, Layer, sha256};
 use crate::build::recipe::Recipe;
 
@@ -23,14 +24,14 @@ pub struct Compose {
     recipe: Option<PathBuf>,
     /// Layer, the lowest first: KIND[,OPTION=VALUE...]:PATH
     ///
-    /// KIND is tar, dir, oci, squashfs, live, image or template. Options: whiteouts=oci|overlayfs|ostree|none (usually oci for an OCI image, none
+    /// KIND is tar, dir, oci, squashfs, live, image, template, rpm or deb (a package, or a folder of packages). Options: whiteouts=oci|overlayfs|ostree|none (usually oci for an OCI image, none
     /// for all others), owner=UID:GID for a directory, platform=OS/ARCHITECTURE and reference=NAME for an OCI image,
-    /// keys=FILE with the certificates a template package must be signed with, sha256=DIGEST.
+    /// keys=FILE with the certificates a package must be signed with, sha256=DIGEST.
     #[arg(long = "layer", value_name = "LAYER", value_parser = parse_layer, conflicts_with = "recipe")]
     layers: Vec<Layer>,
     /// Image to write
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "missing")]
+    output: Option<PathBuf>,
     /// Size of the image, over the recipe's (usual: 10G)
     #[arg(long, value_name = "SIZE", value_parser = |text: &str| parse_size(text).map_err(|error| format!("{error:#}")))]
     size: Option<u64>,
@@ -55,6 +56,9 @@ pub struct Compose {
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
+    /// Make no image; print what the packages of the layers need and nothing has, a line each
+    #[arg(long)]
+    missing: bool,
     /// File for a manifest: what the image is made of
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
@@ -64,9 +68,13 @@ impl Compose {
     /// Makes the image; results go to `out`, talk to `talk`. `now` is the time where nobody gave one.
     pub fn run(&self, now: i64, out: &mut dyn Write, talk: &mut dyn Write) -> Result<()> {
         let composition = self.composition(now)?;
-        let workplace = workplace(self.spool.as_deref(), &self.output, self.spool_limit);
-        let summary = composition.write(&self.output, &workplace, &mut watcher(talk))?;
-        let digest = (self.digest || self.manifest.is_some()).then(|| sha256(&self.output)).transpose()?;
+        let output = self.output.as_deref().unwrap_or_else(|| Path::new("root.img"));
+        let workplace = workplace(self.spool.as_deref(), output, self.spool_limit);
+        if self.missing {
+            return missing(&composition, &workplace, out, talk);
+        }
+        let summary = composition.write(output, &workplace, &mut watcher(talk))?;
+        let digest = (self.digest || self.manifest.is_some()).then(|| sha256(output)).transpose()?;
         if let (Some(path), Some(digest)) = (&self.manifest, &digest) {
             let text = Manifest::new(&composition, &summary, digest.clone()).text()?;
             std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
@@ -120,6 +128,21 @@ impl Compose {
         }
         Ok(())
     }
+}
+
+/// Prints what packages need and nothing has; an error when there is something.
+fn missing(
+    composition: &Composition,
+    workplace: &Workplace,
+    out: &mut dyn Write,
+    talk: &mut dyn Write,
+) -> Result<()> {
+    let Err(error) = composition.tree(workplace, &mut watcher(talk)) else { return Ok(()) };
+    let Some(Missing(lines)) = error.downcast_ref() else { return Err(error) };
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    bail!("{} dependencies are not fulfilled", lines.len())
 }
 
 /// What a recipe says about an image.

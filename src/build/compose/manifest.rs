@@ -8,15 +8,16 @@
 //!  "outputs": [{"file": "qubes-template-debian-13-....rpm", "sha256": "..."}]}
 //! ```
 //!
-//! The list of packages is read from `/var/lib/dpkg/status` of the tree; a database of rpm is not read.
+//! A layer of packages has them too: `"packages": [{"package": "tool-1-1.noarch", "sha256": "...", "class": "deferred",
+//! "deferred": ["ldconfig.service"], "signer": "..."}], "tool": "RPM version 4.18.0"`. In the package, where every byte is
+//! in the header that each client loads, stands [`Manifest::compact`].
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::{Composition, Summary};
-use crate::build::tree::{Kind, Tree};
-
-const MAX_STATUS: u64 = 64 << 20;
+use super::{Composition, Package, Summary};
+use crate::build::layer::rpm::Layered;
 
 /// See the module's head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +34,15 @@ pub struct Manifest {
     pub layers: Vec<Input>,
     /// The image.
     pub image: Output,
-    /// Packages installed in the tree.
+    /// Packages installed in the tree; the compact form has only their digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<String>,
+    /// SHA-256 of that list, a line each.
+    #[serde(default)]
+    pub packages_sha256: String,
+    /// What could not be listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Files made from the image.
     #[serde(default)]
     pub outputs: Vec<Made>,
@@ -49,6 +57,12 @@ pub struct Input {
     pub name: String,
     /// What identifies it, if it is one file or an OCI image.
     pub digest: Option<String>,
+    /// The packages in it, if it is a layer of packages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<Layered>,
+    /// The program whose version the result depends on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
 }
 
 /// The image of a manifest.
@@ -87,10 +101,19 @@ impl Manifest {
                     kind: layer.kind.to_owned(),
                     name: layer.name.clone(),
                     digest: layer.digest.clone(),
+                    packages: layer.packages.clone(),
+                    tool: layer.tool.clone(),
                 })
                 .collect(),
             image: Output { size: summary.output.size, uuid: summary.output.uuid.clone(), sha256 },
-            packages: summary.packages.clone(),
+            packages_sha256: format!(
+                "{:x}",
+                Sha256::digest(
+                    summary.packages.iter().map(|package| package.line() + "\n").collect::<String>()
+                )
+            ),
+            packages: summary.packages.iter().map(Package::line).collect(),
+            notes: summary.notes.clone(),
             outputs: Vec::new(),
         }
     }
@@ -98,6 +121,13 @@ impl Manifest {
     /// The manifest as text.
     pub fn text(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self).context("writing the manifest")? + "\n")
+    }
+
+    /// The manifest in one line and without the list of installed packages, whose digest it has instead: for places
+    /// where it must be short.
+    pub fn compact(&self) -> Result<String> {
+        let short = Self { packages: Vec::new(), outputs: Vec::new(), ..self.clone() };
+        serde_json::to_string(&short).context("writing the manifest")
     }
 
     /// Reads a manifest.
@@ -123,29 +153,19 @@ impl Manifest {
                 format!("{} {}", layer.kind, layer.digest.as_deref().unwrap_or("without digest"))
             };
             note(&format!("layer {}", a.name), &text(a), &text(b));
+            let tool = |layer: &Input| layer.tool.clone().unwrap_or_default();
+            note(&format!("program for layer {}", a.name), &tool(a), &tool(b));
+        }
+        if !self.packages.is_empty() && !other.packages.is_empty() {
+            for line in self.packages.iter().filter(|line| !other.packages.contains(line)) {
+                note("installed package", line, "not there");
+            }
+            for line in other.packages.iter().filter(|line| !self.packages.contains(line)) {
+                note("installed package", "not there", line);
+            }
         }
         note("size of the image", &self.image.size.to_string(), &other.image.size.to_string());
         note("image", &self.image.sha256, &other.image.sha256);
         found
     }
-}
-
-/// Packages that the tree's dpkg has installed: `dpkg NAME VERSION ARCHITECTURE`, sorted.
-pub(super) fn packages(tree: &Tree) -> Result<Vec<String>> {
-    let Some(id) = tree.find_following(b"var/lib/dpkg/status") else { return Ok(Vec::new()) };
-    let Kind::File(content) = &tree.node(id).kind else { return Ok(Vec::new()) };
-    let bytes = tree.sources.read_all(content, MAX_STATUS).context("reading the list of dpkg's packages")?;
-    let text = String::from_utf8_lossy(&bytes);
-    let mut found: Vec<String> = text
-        .split("\n\n")
-        .filter_map(|record| {
-            let field =
-                |name: &str| record.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-            let installed = field("Status")?.ends_with(" installed");
-            let line = format!("dpkg {} {} {}", field("Package")?, field("Version")?, field("Architecture")?);
-            installed.then_some(line)
-        })
-        .collect();
-    found.sort();
-    Ok(found)
 }

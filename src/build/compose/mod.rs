@@ -5,6 +5,7 @@
 //! UUID, hash seed and FAT serial are made from the name, the size and the source date.
 
 mod edits;
+mod installed;
 mod manifest;
 mod output;
 mod recipe;
@@ -15,6 +16,7 @@ use anyhow::{Result, ensure};
 use sha2::{Digest as _, Sha256};
 
 pub use edits::{Action, Edit, edit};
+pub use installed::Package;
 pub use manifest::{Input, Made, Manifest, Output};
 pub use output::{Format, Written};
 pub use recipe::{EditRecipe, EfiRecipe, ImageRecipe, LayerRecipe, USUAL_SIZE, parse_size};
@@ -80,7 +82,13 @@ pub struct Summary {
     pub spooled: u64,
     /// Packages that are installed in the tree.
     #[serde(skip)]
-    pub packages: Vec<String>,
+    pub packages: Vec<Package>,
+    /// What could not be listed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// The `ID` of the tree's `os-release`.
+    #[serde(skip)]
+    pub distribution: Option<String>,
     /// The image.
     pub output: Written,
 }
@@ -119,7 +127,9 @@ impl Composition {
         let (tree, layers, spooled) = self.tree(workplace, watch)?;
         let (names, content) = tree.totals();
         let written = output::write(self, &tree, output, &mut |done| watch(Event::Written(done, content)))?;
-        Ok(Summary { layers, names, content, spooled, packages: manifest::packages(&tree)?, output: written })
+        let (packages, notes) = installed::packages(&tree, &workplace.folder, self.time)?;
+        let distribution = installed::distribution(&tree);
+        Ok(Summary { layers, names, content, spooled, packages, notes, distribution, output: written })
     }
 
     /// Sixteen bytes that follow from what the image is, and from what they are for.

@@ -10,8 +10,8 @@
 //! inodes = 655360                 # usually follows from size and tree
 //!
 //! [[layers]]                      # the lowest first
-//! kind = "tar"                    # or dir, oci, squashfs, live, image, template
-//! path = "base.tar.zst"           # relative to the recipe
+//! kind = "tar"                    # or dir, oci, squashfs, live, image, template, rpm, deb
+//! path = "base.tar.zst"           # relative to the recipe; for rpm and deb a package or a folder of packages
 //! whiteouts = "none"              # or oci, overlayfs, ostree; must be said
 //! sha256 = "..."                  # refused when the file has another
 //! owner = "0:0"                   # of what is in a directory; usually as on disk
@@ -142,7 +142,11 @@ impl LayerRecipe {
         only(self.owner.is_some(), Form::Dir, "owner").with_context(context)?;
         only(self.platform.is_some(), Form::Oci, "platform").with_context(context)?;
         only(self.reference.is_some(), Form::Oci, "reference").with_context(context)?;
-        only(self.keys.is_some(), Form::Template, "keys").with_context(context)?;
+        ensure!(
+            self.keys.is_none() || matches!(self.kind, Form::Template | Form::Rpm),
+            "{}: `keys` means something for a layer of kind `template` or `rpm` only",
+            context()
+        );
         Ok(Layer {
             whiteouts: self.whiteouts,
             owner: self

@@ -9,6 +9,7 @@ pub mod export;
 pub mod input;
 pub mod live;
 pub mod oci;
+pub mod rpm;
 mod source;
 pub mod squashfs;
 pub mod tar;

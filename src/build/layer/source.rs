@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::directory::Owner;
 use super::input::{Input, Spool};
 use super::template::Trust;
-use super::{Whiteouts, apply, directory, disk, live, oci, squashfs, tar, template};
+use super::{Whiteouts, apply, directory, disk, live, oci, rpm, squashfs, tar, template};
 use crate::build::tree::Tree;
 use crate::verify::keyring::Keyring;
 
@@ -33,11 +33,13 @@ pub enum Form {
     Image,
     /// A template package.
     Template,
+    /// RPM packages: one, or a folder of them.
+    Rpm,
 }
 
 impl Form {
     /// All forms, with the words for them.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("tar", Self::Tar),
         ("dir", Self::Dir),
         ("oci", Self::Oci),
@@ -45,6 +47,7 @@ impl Form {
         ("live", Self::Live),
         ("image", Self::Image),
         ("template", Self::Template),
+        ("rpm", Self::Rpm),
     ];
 
     /// The word for it.
@@ -118,6 +121,12 @@ pub struct Applied {
     pub digest: Option<String>,
     /// Number of names in the tree after it.
     pub names: usize,
+    /// The packages in it, for a layer of packages.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<rpm::Layered>,
+    /// The program whose version the result depends on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
     /// What a person should know.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -137,6 +146,8 @@ fn put_quietly(layer: &Layer, tree: &mut Tree, spool: &mut Spool, time: i64) -> 
         whiteouts: layer.whiteouts,
         digest: None,
         names: 0,
+        packages: Vec::new(),
+        tool: None,
         warnings: Vec::new(),
     };
     let directory = std::fs::metadata(path).context("looking for it")?.is_dir();
@@ -149,10 +160,14 @@ fn put_quietly(layer: &Layer, tree: &mut Tree, spool: &mut Spool, time: i64) -> 
             );
         }
         applied.digest = Some(format!("sha256:{digest}"));
-    } else if layer.sha256.is_some() {
+    } else if layer.sha256.is_some() && layer.form != Form::Rpm {
         bail!("a directory has no SHA-256 that could be checked");
     }
     let open = || File::open(path).context("opening it");
+    let trust = || -> Result<Option<Trust>> {
+        let Some(path) = &layer.keys else { return Ok(None) };
+        Ok(Some(Trust { keyring: Keyring::from_files(&[path])?, now: moment(time)? }))
+    };
     let mut entries = Vec::new();
     let mut sink = |entry| {
         entries.push(entry);
@@ -171,17 +186,25 @@ fn put_quietly(layer: &Layer, tree: &mut Tree, spool: &mut Spool, time: i64) -> 
             let folder = spool.folder().to_owned();
             live::read(&open()?, &folder, &mut tree.sources, spool, &mut sink)?;
         }
-        Form::Template => {
-            let trust = match &layer.keys {
-                Some(path) => Some(Trust { keyring: Keyring::from_files(&[path])?, now: moment(time)? }),
-                None => None,
-            };
-            template::read(open()?, trust, &mut tree.sources, spool, &mut sink)?;
+        Form::Template => template::read(open()?, trust()?, &mut tree.sources, spool, &mut sink)?,
+        Form::Rpm => {
+            let brought = rpm::put(path, trust()?.as_ref(), tree, spool, time)?;
+            applied.digest = Some(brought.digest);
+            applied.warnings = brought.warnings;
+            applied.packages = brought.packages;
+            applied.tool = Some(brought.tool);
         }
         Form::Image => disk::read(Arc::new(open()?), &mut tree.sources, &mut sink)?,
     }
-    if layer.form != Form::Oci {
+    if !matches!(layer.form, Form::Oci | Form::Rpm) {
         applied.warnings = apply(tree, entries, layer.whiteouts, time)?;
+    }
+    if let (true, Some(expected), Some(found)) = (directory, &layer.sha256, &applied.digest) {
+        let found = found.trim_start_matches("sha256:");
+        ensure!(
+            found.eq_ignore_ascii_case(expected),
+            "the list of its packages' digests has the SHA-256 {found}, not {expected} as the recipe says"
+        );
     }
     applied.names = tree.walk().count();
     Ok(applied)

@@ -199,6 +199,15 @@ impl Tree {
         &mut self.nodes[id.index()].meta
     }
 
+    /// Gives a file other content, under all of its names.
+    pub fn set_content(&mut self, id: NodeId, content: Content) -> Result<()> {
+        match &mut self.nodes[id.index()].kind {
+            Kind::File(old) => *old = content,
+            _ => bail!("only a file has content"),
+        }
+        Ok(())
+    }
+
     /// How many nodes ever were in the tree; every [`NodeId`] is below it.
     #[must_use]
     pub fn capacity(&self) -> usize {
