@@ -2,6 +2,7 @@
 
 mod archives;
 mod command;
+mod debian;
 mod file_system;
 mod layers;
 mod listing;

@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod archive;
+pub mod deb;
 pub mod directory;
 pub mod disk;
 mod entry;

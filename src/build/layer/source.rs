@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::directory::Owner;
 use super::input::{Input, Spool};
 use super::template::Trust;
-use super::{Whiteouts, apply, directory, disk, live, oci, rpm, squashfs, tar, template};
+use super::{Whiteouts, apply, deb, directory, disk, live, oci, rpm, squashfs, tar, template};
 use crate::build::tree::Tree;
 use crate::verify::keyring::Keyring;
 
@@ -35,11 +35,13 @@ pub enum Form {
     Template,
     /// RPM packages: one, or a folder of them.
     Rpm,
+    /// Debian packages: one, or a folder of them.
+    Deb,
 }
 
 impl Form {
     /// All forms, with the words for them.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("tar", Self::Tar),
         ("dir", Self::Dir),
         ("oci", Self::Oci),
@@ -48,6 +50,7 @@ impl Form {
         ("image", Self::Image),
         ("template", Self::Template),
         ("rpm", Self::Rpm),
+        ("deb", Self::Deb),
     ];
 
     /// The word for it.
@@ -160,7 +163,7 @@ fn put_quietly(layer: &Layer, tree: &mut Tree, spool: &mut Spool, time: i64) -> 
             );
         }
         applied.digest = Some(format!("sha256:{digest}"));
-    } else if layer.sha256.is_some() && layer.form != Form::Rpm {
+    } else if layer.sha256.is_some() && !matches!(layer.form, Form::Rpm | Form::Deb) {
         bail!("a directory has no SHA-256 that could be checked");
     }
     let open = || File::open(path).context("opening it");
@@ -194,9 +197,15 @@ fn put_quietly(layer: &Layer, tree: &mut Tree, spool: &mut Spool, time: i64) -> 
             applied.packages = brought.packages;
             applied.tool = Some(brought.tool);
         }
+        Form::Deb => {
+            let brought = deb::put(path, tree, spool, time)?;
+            applied.digest = Some(brought.digest);
+            applied.warnings = brought.warnings;
+            applied.packages = brought.packages;
+        }
         Form::Image => disk::read(Arc::new(open()?), &mut tree.sources, &mut sink)?,
     }
-    if !matches!(layer.form, Form::Oci | Form::Rpm) {
+    if !matches!(layer.form, Form::Oci | Form::Rpm | Form::Deb) {
         applied.warnings = apply(tree, entries, layer.whiteouts, time)?;
     }
     if let (true, Some(expected), Some(found)) = (directory, &layer.sha256, &applied.digest) {
