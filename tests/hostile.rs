@@ -71,6 +71,7 @@ impl Rpm<'_> {
             conf: Some(b"gui=1\n".to_vec()),
             menus: Menus::default(),
             build_time: seconds(SystemTime::now()) - self.age * DAY,
+            manifest: None,
             build_host: "host".to_owned(),
         };
         let key = key(self.key)?;

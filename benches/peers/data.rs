@@ -91,6 +91,7 @@ impl Data {
             conf: Some(b"qrexec=1\n".to_vec()),
             menus: Menus::default(),
             build_time: BUILT,
+            manifest: None,
             build_host: "localhost".to_owned(),
         };
         let making = Making {

@@ -23,6 +23,7 @@ use super::header::{Header, REGION_IMMUTABLE, REGION_SIGNATURES, Value};
 use super::keys::SigningKey;
 use super::package_header::{Content, Files, Kind, main_header};
 use super::sparse::SparseTar;
+use crate::io::hash::hex;
 
 /// Length of a part of the image's archive, as Qubes' builders cut it.
 pub const PART: u64 = 1 << 30;
@@ -52,6 +53,8 @@ pub struct Package {
     pub conf: Option<Vec<u8>>,
     /// The lists of menu entries.
     pub menus: Menus,
+    /// What the image is made of (`image-manifest.json`); nobody but a curious person reads it.
+    pub manifest: Option<Vec<u8>>,
     /// When it was built, in seconds since 1970; every date in the package.
     pub build_time: u32,
     /// Name of the machine that built it, as the package tells it.
@@ -148,6 +151,7 @@ fn files(package: &Package, archive: u64, part: u64) -> Result<Files> {
         files.add(&format!("root.img.part.{at:02}"), Kind::Part(u32::try_from(size)?));
     }
     let small = [
+        ("image-manifest.json", &package.manifest),
         ("template.conf", &package.conf),
         ("vm-whitelisted-appmenus.list", &package.menus.template),
         ("whitelisted-appmenus.list", &package.menus.qubes),
@@ -276,11 +280,6 @@ fn copy(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<()> {
             taken => to.write_all(&buffer[..taken])?,
         }
     }
-}
-
-/// Bytes as hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Hashes and counts what is written through it.

@@ -21,11 +21,16 @@
 //! [payload]
 //! compression = "zstd"           # or xz, gzip
 //! level = 19
+//!
+//! [sign]                         # of package and repository; --key goes before it
+//! key = "secret.asc"             # relative to the recipe
+//! passphrase_file = "passphrase"
 //! ```
 //!
 //! What the image is made of is described with [`super::compose`].
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -64,6 +69,9 @@ pub struct Recipe {
     /// Compression.
     #[serde(default)]
     pub payload: PayloadRecipe,
+    /// Who signs.
+    #[serde(default)]
+    pub sign: SignRecipe,
     /// The moment that the source stands for, in seconds since 1970.
     pub source_date: Option<i64>,
     /// The image.
@@ -90,6 +98,16 @@ pub struct MenuEntries {
     pub qubes: Option<Vec<String>>,
     /// For those of them that provide network.
     pub network: Option<Vec<String>>,
+}
+
+/// Who signs package and repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignRecipe {
+    /// Secret key (armored).
+    pub key: Option<PathBuf>,
+    /// File with its passphrase.
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// How a recipe wants its payload.
@@ -144,6 +162,7 @@ impl Recipe {
                 network: lines(&self.menus.network)?,
             },
             build_time: source_date,
+            manifest: None,
             build_host: "localhost".to_owned(),
         })
     }

@@ -5,19 +5,19 @@ use std::process::Command;
 
 use super::run;
 
-fn program() -> Command {
+pub(super) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_qubes-template-build"));
     command.env("SOURCE_DATE_EPOCH", "1700000000");
     command
 }
 
-fn fails(command: &mut Command) -> String {
+pub(super) fn fails(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(!output.status.success(), "{command:?} succeeded");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn make(folder: &Path, script: &str) {
+pub(super) fn make(folder: &Path, script: &str) {
     std::fs::create_dir_all(folder).unwrap();
     run(Command::new("sh").args(["-ec", script]).current_dir(folder));
 }
@@ -284,6 +284,8 @@ fn a_build_is_packed_and_can_be_verified() {
     std::fs::write(&file, recipe).unwrap();
     let out = place.path().join("out");
     run(program().arg("build").arg(&file).arg("-o").arg(&out));
+    assert!(out.join("repodata/repomd.xml").exists());
+    let out = out.join("rpm");
     let names: Vec<String> = std::fs::read_dir(&out)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -292,7 +294,20 @@ fn a_build_is_packed_and_can_be_verified() {
         out.join(names.iter().find(|name| name.ends_with(end)).unwrap_or_else(|| panic!("{names:?}")))
     };
     let (package, manifest) = (find(".rpm"), find(".manifest.json"));
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names.len(), 3, "{names:?}");
+    let parts: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(find(".spdx.json")).unwrap()).unwrap();
+    assert_eq!(
+        (parts["spdxVersion"].as_str(), parts["dataLicense"].as_str()),
+        (Some("SPDX-2.3"), Some("CC0-1.0"))
+    );
+    let purls: Vec<&str> = parts["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|p| p["externalRefs"][0]["referenceLocator"].as_str())
+        .collect();
+    assert_eq!(purls, ["pkg:deb/tool@1-2?arch=all"]);
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("dpkg tool 1-2 all"), "{text}");
     let verify = |status| {

@@ -242,6 +242,7 @@ impl Description {
                 network: list("nm-connection-editor.desktop\n"),
             },
             build_time: self.buildtime,
+            manifest: None,
             build_host: "localhost".to_owned(),
         }
     }

@@ -7,27 +7,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use sha2::{Digest as _, Sha256};
 
 use super::compose::{from_recipe, watcher, workplace};
 use crate::build::compare::differences;
-use crate::build::compose::{Composition, Format, Manifest};
+use crate::build::compose::{Composition, Format, Made, Manifest, Summary, spdx};
+use crate::build::compress::{Compression, Method};
 use crate::build::keys::SigningKey;
 use crate::build::layer::input::Spool;
 use crate::build::layer::{Form, Layer, put, sha256};
 use crate::build::package::{Making, PART, pack};
 use crate::build::recipe::Recipe;
+use crate::build::repodata;
 use crate::build::tree::Tree;
 
 const SPOOL_LIMIT: u64 = 64 << 30;
 
-/// Make a template package from a recipe: compose its image and pack it
+/// Make a template package and its repository from a recipe
 ///
-/// Writes the package, and beside it a manifest that says what it is made of.
+/// Composes the image, packs it into OUT/rpm and writes OUT/repodata, both signed where there is a key. Beside the
+/// package stand a manifest, which says what it is made of, and the same as SPDX; the package has the manifest's short
+/// form in it.
 #[derive(Debug, Args)]
 pub struct Build {
     /// Recipe (TOML)
     recipe: PathBuf,
-    /// Folder for package and manifest
+    /// Folder of the repository
     #[arg(short, long, value_name = "FOLDER", default_value = ".")]
     output: PathBuf,
     /// Secret key that signs the package (armored)
@@ -75,11 +80,13 @@ impl Build {
         }
         let text = std::fs::read_to_string(&self.recipe)?;
         let recipe = Recipe::parse(&text)?;
-        let package = recipe.package(u32::try_from(composition.time).context("using the source date")?)?;
-        let signer = self.signer()?;
+        let date = u32::try_from(composition.time).context("using the source date")?;
+        let mut package = recipe.package(date)?;
+        let signer = self.signer(&recipe)?;
         let place = tempfile::tempdir_in(&self.output).context("making a temporary folder")?;
         let image = place.path().join("root.img");
-        let mut manifest = compose(&composition, &image, talk)?;
+        let (mut manifest, summary) = compose(&composition, &image, talk)?;
+        package.manifest = Some((manifest.compact()? + "\n").into_bytes());
         let making = Making {
             compression: recipe.compression()?,
             threads,
@@ -88,31 +95,49 @@ impl Build {
             signer: signer.as_ref(),
             rpmv3: false,
         };
-        let file = self.output.join(package.file_name());
+        let packages = self.output.join("rpm");
+        std::fs::create_dir_all(&packages).with_context(|| format!("making {}", packages.display()))?;
+        let name = package.file_name();
         let mut packed =
-            tempfile::NamedTempFile::new_in(&self.output).context("making the package's file")?;
+            tempfile::NamedTempFile::new_in(place.path()).context("making the package's file")?;
         let done = pack(&File::open(&image)?, &package, &making, &mut packed)?;
+        let parts = spdx(&manifest, &summary.packages, summary.distribution.as_deref())?;
+        let parts_name = format!("{name}.spdx.json");
+        manifest.outputs.push(Made { file: name.clone(), sha256: done.sha256.clone() });
         manifest
             .outputs
-            .push(crate::build::compose::Made { file: package.file_name(), sha256: done.sha256.to_string() });
-        keep(packed, &file)?;
-        let beside = self.output.join(format!("{}.manifest.json", package.file_name()));
-        let mut text = tempfile::NamedTempFile::new_in(&self.output).context("making the manifest's file")?;
-        text.write_all(manifest.text()?.as_bytes()).context("writing the manifest")?;
-        keep(text, &beside)?;
+            .push(Made { file: parts_name.clone(), sha256: format!("{:x}", Sha256::digest(&parts)) });
+        for (name, text) in [(parts_name, parts), (format!("{name}.manifest.json"), manifest.text()?)] {
+            let mut file =
+                tempfile::NamedTempFile::new_in(place.path()).with_context(|| format!("making {name}"))?;
+            file.write_all(text.as_bytes()).with_context(|| format!("writing {name}"))?;
+            keep(file, &packages.join(name))?;
+        }
+        keep(packed, &packages.join(&name))?;
+        let compression = Compression::new(Method::Gzip, None)?;
+        let options = repodata::Options { compression, revision: date, signer: signer.as_ref() };
+        repodata::write(&self.output, &options).context("writing the repository's metadata")?;
         writeln!(out, "{}  root.img", manifest.image.sha256)?;
-        writeln!(out, "{}  {}", done.sha256, file.display())?;
+        writeln!(out, "{}  {}", done.sha256, packages.join(name).display())?;
         Ok(())
     }
 
-    fn signer(&self) -> Result<Option<SigningKey>> {
-        let Some(path) = &self.key else { return Ok(None) };
+    /// The key of the command line, else the recipe's.
+    fn signer(&self, recipe: &Recipe) -> Result<Option<SigningKey>> {
+        let folder = self.recipe.parent().unwrap_or_else(|| Path::new(""));
+        let (path, passphrase) = match (&self.key, &recipe.sign.key) {
+            (Some(path), _) => (path.clone(), self.passphrase_file.clone()),
+            (None, Some(path)) => {
+                (folder.join(path), recipe.sign.passphrase_file.as_ref().map(|path| folder.join(path)))
+            }
+            (None, None) => return Ok(None),
+        };
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
         };
-        let passphrase = self.passphrase_file.as_deref().map(read).transpose()?;
+        let passphrase = passphrase.as_deref().map(read).transpose()?;
         let passphrase = passphrase.as_deref().map(|text| text.trim_end_matches('\n'));
-        let key = SigningKey::read(read(path)?.as_bytes(), passphrase);
+        let key = SigningKey::read(read(&path)?.as_bytes(), passphrase);
         Ok(Some(key.with_context(|| format!("using the key {}", path.display()))?))
     }
 
@@ -121,11 +146,11 @@ impl Build {
         let first = tempfile::tempdir_in(&self.output).context("making a temporary folder")?;
         let second = tempfile::Builder::new().prefix("another-place-").tempdir_in(&self.output)?;
         let (a, b) = (first.path().join("root.img"), second.path().join("the-second.img"));
-        let one = compose(composition, &a, talk)?;
+        let (one, _) = compose(composition, &a, talk)?;
         let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         let two = compose(composition, &b, talk);
         nix::sys::stat::umask(before);
-        let two = two?;
+        let (two, _) = two?;
         if one.image == two.image {
             writeln!(out, "equal: {}", one.image.sha256)?;
             return Ok(());
@@ -150,7 +175,7 @@ impl VerifyBuild {
             .with_context(context)?;
         let composition = from_recipe(&self.recipe, manifest.source_date)?;
         let place = tempfile::tempdir_in(&self.folder).context("making a temporary folder")?;
-        let again = compose(&composition, &place.path().join("root.img"), talk)?;
+        let (again, _) = compose(&composition, &place.path().join("root.img"), talk)?;
         let found = manifest.differences(&again);
         for line in &found {
             writeln!(out, "{line}")?;
@@ -162,10 +187,10 @@ impl VerifyBuild {
     }
 }
 
-fn compose(composition: &Composition, image: &Path, talk: &mut dyn Write) -> Result<Manifest> {
+fn compose(composition: &Composition, image: &Path, talk: &mut dyn Write) -> Result<(Manifest, Summary)> {
     let place = workplace(None, image, SPOOL_LIMIT);
     let summary = composition.write(image, &place, &mut watcher(talk))?;
-    Ok(Manifest::new(composition, &summary, sha256(image)?))
+    Ok((Manifest::new(composition, &summary, sha256(image)?), summary))
 }
 
 fn tree(image: &Path, folder: &Path) -> Result<Tree> {

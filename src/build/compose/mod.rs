@@ -9,6 +9,7 @@ mod installed;
 mod manifest;
 mod output;
 mod recipe;
+mod sbom;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ pub use installed::Package;
 pub use manifest::{Input, Made, Manifest, Output};
 pub use output::{Format, Written};
 pub use recipe::{EditRecipe, EfiRecipe, ImageRecipe, LayerRecipe, USUAL_SIZE, parse_size};
+pub use sbom::spdx;
 
 use super::disk::EfiFile;
 use super::layer::input::Spool;

@@ -25,6 +25,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use crate::io::hash::hex;
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
@@ -169,8 +170,4 @@ fn digest_of(file: &mut File) -> Result<String> {
     let mut hasher = Sha256::new();
     std::io::copy(file, &mut hasher)?;
     Ok(hex(&hasher.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -421,7 +421,9 @@ fn owners(packages: &[Package], tree: &Tree, database: &Database) -> Result<BTre
     let answer = database.ask("[%{=NEVRA}\t%{FILENAMES}\n]")?;
     let mut folders: BTreeMap<&str, Option<NodeId>> = BTreeMap::new();
     for line in answer.lines() {
-        let Some((owner, path)) = line.split_once('\t').filter(|(owner, _)| !new.contains(*owner)) else { continue };
+        let Some((owner, path)) = line.split_once('\t').filter(|(owner, _)| !new.contains(*owner)) else {
+            continue;
+        };
         let Some((folder, name)) = path.rsplit_once('/') else { continue };
         let folder = folders.entry(folder).or_insert_with(|| tree.find_following(folder.as_bytes()));
         if let Some(there) = folder.and_then(|folder| tree.child(folder, name.as_bytes()))
