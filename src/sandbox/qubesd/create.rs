@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::dispatch::{Answer, Call};
+use super::call::{Answer, Call};
+use super::name::validate_name;
 use super::pools::validate_label;
-use super::qubes::validate_name;
 use super::state::State;
 use super::{Failure, properties, tags};
 use crate::sandbox::fresh;

@@ -3,22 +3,11 @@
 //! Each method says whether it wants an argument, a payload, and the system as its destination; that is checked before
 //! it runs, in this order: payload, argument, destination.
 
+use super::call::{Answer, Call};
+use super::name::decode_qube;
 use super::state::State;
 use super::{Destination, Failure, Qubesd, Reply, Request};
 use super::{create, features, life, pools, properties, qubes, tags, volumes};
-
-/// What a method answers: the data of a reply.
-pub(super) type Answer = Result<Vec<u8>, Failure>;
-
-/// A request whose source and destination are known to be there.
-#[derive(Clone, Debug)]
-pub(super) struct Call {
-    pub(super) source: String,
-    pub(super) dest: String,
-    pub(super) method: String,
-    pub(super) arg: String,
-    pub(super) payload: Vec<u8>,
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Need {
@@ -211,26 +200,4 @@ fn check(method: &Method, call: &Call) -> Result<(), Failure> {
         return Err(Failure::protocol("expected destination to be AdminVM"));
     }
     Ok(())
-}
-
-/// The name of the qube that a name or `uuid:...` stands for.
-pub(super) fn decode_qube(state: &State, text: &str) -> Result<String, Failure> {
-    if !text.is_ascii() {
-        return Err(Failure::Untold);
-    }
-    if let Some(uuid) = text.strip_prefix("uuid:") {
-        let shape = |(at, byte): (usize, u8)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
-        };
-        if uuid.len() != 36 || !uuid.bytes().enumerate().all(shape) {
-            let text = format_args!("VM UUID is not valid: {}", super::exception::python_repr(uuid));
-            return Err(Failure::new("QubesVMInvalidUUIDError", text));
-        }
-        let found = state.system.qubes.iter().find(|(_, qube)| qube.uuid == uuid);
-        return found.map(|(name, _)| name.clone()).ok_or_else(|| Failure::no_such_qube(text));
-    }
-    qubes::validate_name(text)?;
-    state.qube(text)?;
-    Ok(text.to_owned())
 }

@@ -43,6 +43,11 @@ impl Failure {
         Self::new("QubesVMNotFoundError", format_args!("No such domain: {}", python_repr(name)))
     }
 
+    /// A label that is not there.
+    pub fn no_such_label(name: &str) -> Self {
+        Self::new("QubesLabelNotFoundError", format_args!("Label does not exist: {name}"))
+    }
+
     /// A qube that has to be off.
     pub fn not_halted(name: &str) -> Self {
         Self::new("QubesVMNotHaltedError", format_args!("Domain is not powered off: {}", python_repr(name)))

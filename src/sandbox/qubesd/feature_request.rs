@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use super::features::{remove_feature, set_feature};
 use super::state::State;
 use super::{Failure, Qubesd};
 use crate::sandbox::state::Class;
@@ -40,19 +39,19 @@ fn take_over(state: &mut State, qube: &str, requested: &BTreeMap<String, String>
     let plain = |name: &str| requested.get(name).map(String::as_str).filter(|value| !value.is_empty());
     for name in ["os", "os-distribution", "os-distribution-like"] {
         if let Some(value) = plain(name) {
-            set_feature(state, qube, name, value)?;
+            state.set_feature(qube, name, value)?;
         }
     }
     if let Some(version) = plain("os-version").filter(|version| is_version(version, ".-")) {
-        set_feature(state, qube, "os-version", version)?;
+        state.set_feature(qube, "os-version", version)?;
     }
     if let Some(day) =
         plain("os-eol").filter(|day| day.parse::<jiff::civil::Date>().is_ok() && day.len() == 10)
     {
-        set_feature(state, qube, "os-eol", day)?;
+        state.set_feature(qube, "os-eol", day)?;
     }
     if let Some(version) = plain("qubes-agent-version").filter(|version| is_version(version, ".")) {
-        set_feature(state, qube, "qubes-agent-version", version)?;
+        state.set_feature(qube, "qubes-agent-version", version)?;
     }
     take_over_supported(state, qube, requested)?;
     let had_qrexec = state.qube(qube)?.features.get("qrexec").is_some_and(|value| !value.is_empty());
@@ -63,12 +62,12 @@ fn take_over(state: &mut State, qube: &str, requested: &BTreeMap<String, String>
     };
     for name in ["qrexec", "gui", "gui-emulated"] {
         if let Some(value) = switch(name).filter(|_| state.system.qubes[qube].features.get(name).is_none()) {
-            set_feature(state, qube, name, value)?;
+            state.set_feature(qube, name, value)?;
         }
     }
     for name in ["qubes-firewall", "vmexec"] {
         if let Some(value) = switch(name) {
-            set_feature(state, qube, name, value)?;
+            state.set_feature(qube, name, value)?;
         }
     }
     if !had_qrexec && state.qube(qube)?.features.get("qrexec").is_some_and(|value| !value.is_empty()) {
@@ -91,12 +90,12 @@ fn take_over_supported(
         .map(|(name, _)| name.to_owned())
         .collect();
     for name in gone {
-        remove_feature(state, qube, &name)?;
+        state.remove_feature(qube, &name)?;
     }
     for name in
         requested.iter().filter(|(name, value)| listed(name) && !value.is_empty()).map(|(name, _)| name)
     {
-        set_feature(state, qube, name, "1")?;
+        state.set_feature(qube, name, "1")?;
     }
     Ok(())
 }

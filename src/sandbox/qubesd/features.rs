@@ -1,7 +1,7 @@
 //! Features of a qube.
 
 use super::Failure;
-use super::dispatch::{Answer, Call};
+use super::call::{Answer, Call};
 use super::properties;
 use super::state::State;
 
@@ -55,42 +55,15 @@ pub(super) fn set(state: &mut State, call: &Call) -> Answer {
         return Err(Failure::protocol(format_args!("{} value contains illegal characters", call.arg)));
     }
     refuse_protected(call)?;
-    set_feature(state, &call.dest, &call.arg, value)?;
+    state.set_feature(&call.dest, &call.arg, value)?;
     Ok(Vec::new())
 }
 
 /// `admin.vm.feature.Remove`.
 pub(super) fn remove(state: &mut State, call: &Call) -> Answer {
     refuse_protected(call)?;
-    remove_feature(state, &call.dest, &call.arg)?;
+    state.remove_feature(&call.dest, &call.arg)?;
     Ok(Vec::new())
-}
-
-/// Sets a feature and tells listeners.
-pub(super) fn set_feature(state: &mut State, qube: &str, name: &str, value: &str) -> Result<(), Failure> {
-    let old = state.qube(qube)?.features.get(name).map(str::to_owned);
-    let mut values = vec![("feature", name), ("value", value)];
-    if let Some(old) = &old {
-        values.push(("oldvalue", old));
-    }
-    state.tell(qube, &format!("domain-feature-pre-set:{name}"), &values);
-    state.qube_mut(qube)?.features.set(name, value);
-    state.tell(qube, &format!("domain-feature-set:{name}"), &values);
-    Ok(())
-}
-
-/// Removes a feature and tells listeners.
-pub(super) fn remove_feature(state: &mut State, qube: &str, name: &str) -> Result<(), Failure> {
-    if state.qube(qube)?.features.get(name).is_none() {
-        return Err(Failure::new(
-            "QubesFeatureNotFoundError",
-            format_args!("Feature not set for domain {qube}: {name}"),
-        ));
-    }
-    state.tell(qube, &format!("domain-feature-pre-delete:{name}"), &[("feature", name)]);
-    state.qube_mut(qube)?.features.remove(name);
-    state.tell(qube, &format!("domain-feature-delete:{name}"), &[("feature", name)]);
-    Ok(())
 }
 
 fn refuse_protected(call: &Call) -> Result<(), Failure> {

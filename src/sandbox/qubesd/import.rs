@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
 
-use super::dispatch::{self, Answer};
+use super::call::Answer;
+use super::name::decode_qube;
 use super::state::State;
 use super::storage::{self, BLOCK};
 use super::{Destination, Failure, Qubesd, Reply, ServiceCall, number, volumes};
@@ -53,7 +54,7 @@ impl Qubesd {
     fn begin(&self, call: &ServiceCall, size_line: &[u8]) -> Result<Open, Failure> {
         let mut state = self.lock();
         let Destination::Name(target) = &call.target else { return Err(Failure::Untold) };
-        let qube = dispatch::decode_qube(&state, target)?;
+        let qube = decode_qube(&state, target)?;
         // The helper that asks the server cannot send a call without an argument.
         if call.arg.is_empty() {
             return Err(Failure::Untold);

@@ -10,7 +10,7 @@
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::dispatch::{Answer, Call};
+use super::call::{Answer, Call, python_bool};
 use super::exception::python_repr;
 use super::state::State;
 use super::{Failure, Qubesd, properties, qubes, storage, volumes};
@@ -258,7 +258,7 @@ impl Qubesd {
             return Err(Failure::not_started(name));
         }
         let (paused, uuid) = (qube.state == Power::Paused, qube.uuid.clone());
-        state.tell(name, "domain-pre-shutdown", &[("force", &volumes::python_bool(force))]);
+        state.tell(name, "domain-pre-shutdown", &[("force", &python_bool(force))]);
         if paused && !force {
             let failure = Failure::not_running(name);
             state.tell(name, "domain-shutdown-failed", &[("reason", failure.message())]);

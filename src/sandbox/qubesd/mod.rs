@@ -15,6 +15,7 @@
 //! `0 NUL` and data; `2 NUL CLASS NUL NUL MESSAGE NUL` for exceptions that a client is told of; nothing at all for
 //! those it is not, and for requests that cannot be understood or are longer than [`MAX_REQUEST`].
 
+mod call;
 mod create;
 mod dispatch;
 mod dom0;
@@ -25,6 +26,7 @@ mod feature_request;
 mod features;
 mod import;
 mod life;
+mod name;
 mod number;
 mod pools;
 mod properties;

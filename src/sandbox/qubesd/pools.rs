@@ -1,6 +1,6 @@
 //! Storage pools and labels.
 
-use super::dispatch::{Answer, Call};
+use super::call::{Answer, Call};
 use super::state::State;
 use super::{Failure, storage};
 use crate::sandbox::state::{Driver, Label, Pool};
@@ -45,7 +45,7 @@ pub(super) fn set_revisions_to_keep(state: &mut State, call: &Call) -> Answer {
 /// `admin.pool.Set.ephemeral_volatile`.
 pub(super) fn set_ephemeral_volatile(state: &mut State, call: &Call) -> Answer {
     pool(state, call)?;
-    let value = super::properties::parse_switch(&call.payload)?;
+    let value = call.switch()?;
     configure(state, &call.arg, "ephemeral_volatile", &value);
     Ok(Vec::new())
 }
@@ -172,12 +172,7 @@ fn label<'a>(state: &'a State, name: &str) -> Result<(usize, &'a Label), Failure
     validate_label(name, false)?;
     let mut labels = state.system.labels.iter().zip(1..);
     let found = labels.find(|(label, _)| label.name == name).map(|(label, index)| (index, label));
-    found.ok_or_else(|| no_such_label(name))
-}
-
-/// A label that is not there.
-pub(super) fn no_such_label(name: &str) -> Failure {
-    Failure::new("QubesLabelNotFoundError", format_args!("Label does not exist: {name}"))
+    found.ok_or_else(|| Failure::no_such_label(name))
 }
 
 /// Whether a label can be called so; a new one not like a label's number.

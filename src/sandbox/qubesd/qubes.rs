@@ -1,10 +1,12 @@
-//! Qubes themselves: listing, state, removal, and what they may be called.
+//! Qubes themselves: listing, state, removal.
 
-use super::dispatch::{Answer, Call};
+use super::call::{Answer, Call};
 use super::exception::python_repr;
 use super::state::State;
 use super::{Failure, properties};
 use crate::sandbox::state::{Class, Power};
+
+const DOM0_MEMORY_KIB: u64 = 4 * 1024 * 1024;
 
 /// `admin.vmclass.List`.
 pub(super) fn classes(_: &mut State, _: &Call) -> Answer {
@@ -89,45 +91,4 @@ pub(super) fn forget(state: &mut State, name: &str) {
     state.agents.remove(name);
     state.feature_requests.remove(name);
     state.tell_all("domain-delete", &[("vm", name)]);
-}
-
-/// Whether a qube can be called so.
-pub(super) fn validate_name(name: &str) -> Result<(), Failure> {
-    let fault = if name.len() > 31 {
-        "VM name must be shorter than 32 characters"
-    } else if name.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '_' | '.' | '-'))
-        && !name.contains('\n')
-    {
-        "VM name cannot start with hyphen, underscore, dot or numbers"
-    } else if !name.starts_with(|c: char| c.is_ascii_alphabetic())
-        || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
-    {
-        "VM name contains illegal characters"
-    } else if name == "Domain-0" {
-        "VM name cannot be 'Domain-0'"
-    } else if matches!(name, "none" | "default") {
-        "VM name cannot be 'none' nor 'default'"
-    } else if name.ends_with("-dm") {
-        "VM name cannot end with -dm"
-    } else {
-        return Ok(());
-    };
-    Err(Failure::value(fault))
-}
-
-const DOM0_MEMORY_KIB: u64 = 4 * 1024 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::validate_name;
-
-    #[test]
-    fn names_that_a_qube_can_have() {
-        for good in ["a", "tpl-mine", "A_b.c-9", &"x".repeat(31)] {
-            assert!(validate_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "1a", "-a", "a+b", "a\n", "none", "default", "Domain-0", "x-dm", &"x".repeat(32)] {
-            assert!(validate_name(bad).is_err(), "{bad}");
-        }
-    }
 }

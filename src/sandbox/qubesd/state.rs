@@ -82,6 +82,33 @@ impl State {
         events.tell(visibility, || Facts::of(system), &event);
     }
 
+    /// Sets a feature and tells listeners.
+    pub(super) fn set_feature(&mut self, qube: &str, name: &str, value: &str) -> Result<(), Failure> {
+        let old = self.qube(qube)?.features.get(name).map(str::to_owned);
+        let mut values = vec![("feature", name), ("value", value)];
+        if let Some(old) = &old {
+            values.push(("oldvalue", old));
+        }
+        self.tell(qube, &format!("domain-feature-pre-set:{name}"), &values);
+        self.qube_mut(qube)?.features.set(name, value);
+        self.tell(qube, &format!("domain-feature-set:{name}"), &values);
+        Ok(())
+    }
+
+    /// Removes a feature and tells listeners.
+    pub(super) fn remove_feature(&mut self, qube: &str, name: &str) -> Result<(), Failure> {
+        if self.qube(qube)?.features.get(name).is_none() {
+            return Err(Failure::new(
+                "QubesFeatureNotFoundError",
+                format_args!("Feature not set for domain {qube}: {name}"),
+            ));
+        }
+        self.tell(qube, &format!("domain-feature-pre-delete:{name}"), &[("feature", name)]);
+        self.qube_mut(qube)?.features.remove(name);
+        self.tell(qube, &format!("domain-feature-delete:{name}"), &[("feature", name)]);
+        Ok(())
+    }
+
     /// Whether policy lets a caller list a qube.
     pub(super) fn may_list(&self, source: &str, qubes: &[&str]) -> Vec<bool> {
         if source == "dom0" {

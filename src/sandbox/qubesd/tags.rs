@@ -1,7 +1,7 @@
 //! Tags of a qube.
 
 use super::Failure;
-use super::dispatch::{Answer, Call};
+use super::call::{Answer, Call};
 use super::state::State;
 
 /// `admin.vm.tag.List`.

@@ -1,6 +1,6 @@
 //! Volumes of a qube.
 
-use super::dispatch::{Answer, Call};
+use super::call::{Answer, Call, python_bool};
 use super::state::State;
 use super::{Failure, number, properties, storage};
 use crate::sandbox::state::{Driver, Pool, Volume};
@@ -101,7 +101,7 @@ pub(super) fn set_revisions_to_keep(state: &mut State, call: &Call) -> Answer {
 /// `admin.vm.volume.Set.rw`.
 pub(super) fn set_rw(state: &mut State, call: &Call) -> Answer {
     let kernel = pool_of(state, volume(state, call)?)?.driver == Driver::LinuxKernel;
-    let rw = properties::parse_switch(&call.payload)? == "True";
+    let rw = call.switch()? == "True";
     if !state.qube(&call.dest)?.state.is_halted() {
         return Err(Failure::not_halted(&call.dest));
     }
@@ -119,7 +119,7 @@ pub(super) fn set_ephemeral(state: &mut State, call: &Call) -> Answer {
     let found = volume(state, call)?;
     let kernel = pool_of(state, found)?.driver == Driver::LinuxKernel;
     let kept = found.save_on_stop || found.snap_on_start || !found.rw;
-    let ephemeral = properties::parse_switch(&call.payload)? == "True";
+    let ephemeral = call.switch()? == "True";
     if kernel {
         return Err(Failure::value("LinuxModules does not support setting ephemeral value"));
     }
@@ -224,9 +224,4 @@ fn path(pool: &Pool, volume: &Volume, vid: &str) -> String {
         Driver::LvmThin => format!("/dev/{vid}"),
         Driver::Zfs => format!("/dev/zvol/{vid}"),
     }
-}
-
-/// A boolean as the server's language writes it.
-pub(super) fn python_bool(value: bool) -> String {
-    if value { "True".to_owned() } else { "False".to_owned() }
 }

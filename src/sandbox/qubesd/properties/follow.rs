@@ -1,7 +1,6 @@
 //! What follows from a changed property elsewhere: tags that name servers of windows and sound, features that name
 //! services, and news of properties that are worked out from the changed one.
 
-use super::super::features::{remove_feature, set_feature};
 use super::super::state::State;
 use super::super::tags;
 use super::{Failure, Holder, Property, value_of_qube};
@@ -98,9 +97,9 @@ fn either_way(
         (Holder::Qube(name), "guivm" | "audiovm") => name_server(state, name, property.name, new.as_deref()),
         (Holder::Qube(name), "provides_network") => {
             if new.as_deref() == Some("True") {
-                set_feature(state, name, "servicevm", "1")?;
+                state.set_feature(name, "servicevm", "1")?;
             } else if state.qube(name)?.features.get("servicevm").is_some() {
-                remove_feature(state, name, "servicevm")?;
+                state.remove_feature(name, "servicevm")?;
             } else {
                 return Ok(());
             }
@@ -115,13 +114,13 @@ fn either_way(
         }
         (Holder::System, "clockvm") if new.as_deref() != old => {
             if let Some(new) = new.filter(|new| state.system.qubes[new].features.get(CLOCK).is_none()) {
-                set_feature(state, &new, CLOCK, "1")?;
+                state.set_feature(&new, CLOCK, "1")?;
             }
             let had = |old: &&str| {
                 state.system.qubes.get(*old).is_some_and(|old| old.features.get(CLOCK).is_some())
             };
             if let Some(old) = old.filter(had) {
-                remove_feature(state, old, CLOCK)?;
+                state.remove_feature(old, CLOCK)?;
             }
             Ok(())
         }

@@ -9,7 +9,7 @@ mod set;
 mod table;
 
 use super::Failure;
-use super::dispatch::{Answer, Call};
+use super::call::{Answer, Call, python_bool};
 use super::state::State;
 use crate::sandbox::state::{Class, System};
 
@@ -106,13 +106,6 @@ pub(super) fn default_of_system(system: &System, name: &str) -> Option<String> {
     defaults::default(system, Holder::System, name).flatten()
 }
 
-/// A switch in a payload that is no property's: `True` or `False`.
-pub(super) fn parse_switch(payload: &[u8]) -> Result<String, Failure> {
-    let text = std::str::from_utf8(payload).ok();
-    let parsed = text.and_then(|text| set::parse_switch(text).ok());
-    parsed.ok_or_else(|| Failure::protocol("Payload is not boolean ASCII"))
-}
-
 /// Whether another qube names this one in a property that was set, or the system in any.
 pub(super) fn is_used(system: &System, name: &str) -> bool {
     let by_system = table::SYSTEM.iter().any(|property| {
@@ -202,7 +195,7 @@ pub(super) fn reset(state: &mut State, call: &Call) -> Answer {
 
 fn serialized(system: &System, holder: Holder<'_>, property: &Property) -> String {
     let value = holder.value(system, property).unwrap_or_default();
-    let default = super::volumes::python_bool(holder.is_default(system, property));
+    let default = python_bool(holder.is_default(system, property));
     format!("default={default} type={} {value}", property.kind.wire_name())
 }
 

@@ -1,8 +1,8 @@
 //! What a property may become.
 
+use super::super::call::parse_switch;
 use super::super::exception::python_repr;
-use super::super::pools::no_such_label;
-use super::super::qubes::validate_name;
+use super::super::name::validate_name;
 use super::super::state::State;
 use super::{Access, Failure, Holder, Kind, Property, defaults, value_of_qube};
 use crate::sandbox::state::{Class, System};
@@ -35,14 +35,6 @@ pub(super) fn sanitize(property: &Property, payload: &[u8]) -> Result<String, Fa
             }
             Ok(text.to_owned())
         }
-    }
-}
-
-pub(super) fn parse_switch(text: &str) -> Result<String, Failure> {
-    match text.to_ascii_lowercase().as_str() {
-        "0" | "no" | "false" | "off" => Ok("False".to_owned()),
-        "1" | "yes" | "true" | "on" => Ok("True".to_owned()),
-        _ => Err(Failure::value(format_args!("Invalid literal for boolean property: {}", python_repr(text)))),
     }
 }
 
@@ -172,7 +164,7 @@ fn check_of_qube(system: &System, name: &str, property: &Property, value: &str) 
     let qube = &system.qubes[name];
     match property.name {
         "label" if !system.labels.iter().any(|label| label.name == value) => {
-            return Err(no_such_label(value));
+            return Err(Failure::no_such_label(value));
         }
         "kernel" => check_kernel(system, value)?,
         "kernelopts" if value.len() > 512 => return fault("Kernelopts value too long (512 chars max)"),
