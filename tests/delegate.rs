@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Services of the management qube, called by other qubes, some of which mean harm.
 
+mod hostile;
 mod world;
 
 use anyhow::Result;

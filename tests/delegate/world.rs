@@ -136,6 +136,44 @@ impl World {
         Answer::of(&said)
     }
 
+    /// The same, started and left alone.
+    pub fn start(&self, qube: &str, service: &str, request: &str) -> Result<Child> {
+        use std::io::Write as _;
+        let mut command: Command =
+            self.sandbox.command(&["--qube", qube], &["qrexec-client-vm", "mgmt", service]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().context("calling")?;
+        child.stdin.take().context("its input")?.write_all(request.as_bytes())?;
+        Ok(child)
+    }
+
+    /// Runs `qvm-template` in a qube.
+    pub fn tool(&self, qube: &str, arguments: &[&str]) -> Result<Said> {
+        let line: Vec<&str> = ["qvm-template"].iter().chain(arguments).copied().collect();
+        self.sandbox.exec(&["--qube", qube, "--cwd", "/"], &line)
+    }
+
+    /// Orders something to go wrong: `KIND ARGUMENT...`.
+    pub fn fault(&self, arguments: &[&str]) -> Result<()> {
+        self.sandbox.tool(["fault"], arguments).map(drop)
+    }
+
+    /// The last job, once it has ended: its state.
+    pub fn settled_job(&self) -> Result<String> {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let status = self.call("desk", "template.Status", "")?;
+            let jobs = status.result["jobs"].as_array().cloned().unwrap_or_default();
+            let last = jobs.iter().max_by_key(|job| (job["started"].as_u64(), job["ended"].is_null()));
+            let state = last.and_then(|job| job["state"].as_str()).unwrap_or("none").to_owned();
+            if state != "running" {
+                return Ok(state);
+            }
+            ensure!(std::time::Instant::now() < end, "the job does not end: {status:?}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+
     /// A qube, or null.
     pub fn qube(&self, name: &str) -> Result<Value> {
         Ok(self.sandbox.show()?["qubes"][name].clone())
