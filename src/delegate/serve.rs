@@ -3,6 +3,7 @@
 //! qrexec says who calls (`QREXEC_REMOTE_DOMAIN`) and with which argument (`QREXEC_SERVICE_ARGUMENT`); the rest of the
 //! request is on standard input. What is decided is written down before anything is done, and how it ended afterwards.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -114,6 +115,7 @@ pub struct Desk<'a> {
     /// The way back.
     pub outbox: &'a Outbox,
     tags: Option<Vec<String>>,
+    qubes: RefCell<Option<Vec<system::Qube>>>,
     grants: Grants,
     audit: AuditLog,
     begun: Instant,
@@ -182,6 +184,7 @@ async fn serve(verb: Verb, cancel: &Cancel, outbox: &Outbox) -> Result<Value, No
         cancel,
         outbox,
         tags: None,
+        qubes: RefCell::default(),
         grants,
         audit,
         begun: Instant::now(),
@@ -201,7 +204,7 @@ async fn serve(verb: Verb, cancel: &Cancel, outbox: &Outbox) -> Result<Value, No
                 "the argument is no name",
             ));
         }
-        desk.read_tags().await?;
+        desk.look().await?;
         match verb {
             Verb::List | Verb::Info => reads::list(&desk).await,
             Verb::Search => reads::search(&desk).await,
@@ -240,14 +243,26 @@ fn read_request() -> Result<Request, No> {
 }
 
 impl Desk<'_> {
-    /// The tags of the caller, asked only where a grant is for one.
-    async fn read_tags(&mut self) -> Result<(), No> {
-        if self.grants.need_tags() && self.tags.is_none() {
-            let tags = QubeApi::new(self.api, &self.caller).tags().await;
-            self.tags = Some(tags.map_err(|error| {
-                No::because(Refused::Grants, format!("the caller's tags cannot be read: {error}"))
-            })?);
-        }
+    /// Asks dom0 at once what the decision needs: the tags of the caller, only where a grant is for one, and the qubes
+    /// there are, for verbs about one of them.
+    async fn look(&mut self) -> Result<(), No> {
+        let tags = async {
+            match self.grants.need_tags() {
+                true => QubeApi::new(self.api, &self.caller).tags().await.map(Some),
+                false => Ok(None),
+            }
+        };
+        let qubes = async {
+            match self.verb.changes() || self.verb == Verb::Plan {
+                true => system::list(self.api).await.map(Some),
+                false => Ok(None),
+            }
+        };
+        let (tags, qubes) = tokio::join!(tags, qubes);
+        self.tags = tags.map_err(|error| {
+            No::because(Refused::Grants, format!("the caller's tags cannot be read: {error}"))
+        })?;
+        self.qubes.replace(qubes?);
         Ok(())
     }
 
@@ -367,7 +382,12 @@ impl Desk<'_> {
     /// # Errors
     /// When dom0 does not tell.
     pub async fn standing(&self, name: &TemplateName) -> Result<(Owner, bool), No> {
-        let qubes = system::list(self.api).await?;
+        // What was looked at before the decision counts for it; whoever asks again wants to know what is there now.
+        let seen = self.qubes.take();
+        let qubes = match seen {
+            Some(qubes) => qubes,
+            None => system::list(self.api).await?,
+        };
         let Some(qube) = qubes.iter().find(|qube| qube.name == name.as_str()) else {
             return Ok((Owner::Nobody, true));
         };
