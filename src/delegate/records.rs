@@ -231,11 +231,12 @@ impl Records {
         self.state.write(&job_file(&job.id, "json"), &serde_json::to_vec(job)?)
     }
 
-    /// All jobs that are remembered, the oldest first.
+    /// All jobs that are remembered, the oldest first; of those of one second the ones that run are the last.
     #[must_use]
     pub fn jobs(&self) -> Vec<Job> {
         let mut jobs: Vec<Job> = self.all("delegate/jobs");
-        jobs.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
+        let key = |job: &Job| (job.started, job.ended.unwrap_or(u64::MAX), job.id.clone());
+        jobs.sort_by_cached_key(key);
         jobs
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
@@ -147,24 +147,19 @@ impl World {
         Ok(child)
     }
 
-    /// Runs `qvm-template` in a qube.
-    pub fn tool(&self, qube: &str, arguments: &[&str]) -> Result<Said> {
-        let line: Vec<&str> = ["qvm-template"].iter().chain(arguments).copied().collect();
-        self.sandbox.exec(&["--qube", qube, "--cwd", "/"], &line)
-    }
-
     /// Orders something to go wrong: `KIND ARGUMENT...`.
     pub fn fault(&self, arguments: &[&str]) -> Result<()> {
         self.sandbox.tool(["fault"], arguments).map(drop)
     }
 
-    /// The last job, once it has ended: its state.
+    /// The last installation, once it has ended: its state.
     pub fn settled_job(&self) -> Result<String> {
         let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
             let status = self.call("desk", "template.Status", "")?;
             let jobs = status.result["jobs"].as_array().cloned().unwrap_or_default();
-            let last = jobs.iter().max_by_key(|job| (job["started"].as_u64(), job["ended"].is_null()));
+            let installs = jobs.iter().filter(|job| job["verb"] == "install");
+            let last = installs.max_by_key(|job| (job["started"].as_u64(), job["ended"].is_null()));
             let state = last.and_then(|job| job["state"].as_str()).unwrap_or("none").to_owned();
             if state != "running" {
                 return Ok(state);

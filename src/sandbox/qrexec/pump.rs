@@ -20,7 +20,21 @@ where
     R: Read + AsFd,
     W: Write + AsFd,
 {
-    loop {
+    pump_while(from, to, count, |_| true)
+}
+
+/// The same as long as `more`, asked before each piece, does not call it the end.
+pub fn pump_while<R, W>(
+    from: &mut R,
+    to: &mut W,
+    count: &AtomicU64,
+    more: impl Fn(&R) -> bool,
+) -> io::Result<()>
+where
+    R: Read + AsFd,
+    W: Write + AsFd,
+{
+    while more(from) {
         match splice(from.as_fd(), None, to.as_fd(), None, PIECE, SpliceFFlags::SPLICE_F_MOVE) {
             Ok(0) => return Ok(()),
             Ok(moved) => {
@@ -33,6 +47,7 @@ where
             Err(errno) => return Err(errno.into()),
         }
     }
+    Ok(())
 }
 
 /// The same through a buffer, with each piece changed on the way.

@@ -18,8 +18,13 @@ use nix::unistd::Pid;
 /// What the main thread is asked to do.
 enum Task {
     Spawn(Box<Command>, Sender<io::Result<Child>>),
-    Stop(Flock<File>),
+    Stop(Ending),
 }
+
+/// The end of the server, with the lock that it keeps until then; none where it could not be had, as when somebody removed
+/// the sandbox's directory.
+#[derive(Debug)]
+pub(super) struct Ending(pub(super) Option<Flock<File>>);
 
 /// Asks the main thread.
 #[derive(Clone, Debug)]
@@ -34,10 +39,10 @@ impl Spawner {
         (Self(to), Spawns(from))
     }
 
-    /// Ends the server, which keeps the lock until it has.
-    pub(super) fn stop(&self, lock: Flock<File>) {
+    /// Ends the server.
+    pub(super) fn stop(&self, ending: Ending) {
         // When nobody listens it is ending already.
-        let _ = self.0.send(Task::Stop(lock));
+        let _ = self.0.send(Task::Stop(ending));
     }
 
     fn spawn(&self, command: Command) -> io::Result<Child> {
@@ -50,14 +55,14 @@ impl Spawner {
 
 impl Spawns {
     /// Starts what is asked for until it is time to end.
-    pub(super) fn run(self) -> Option<Flock<File>> {
+    pub(super) fn run(self) -> Option<Ending> {
         for task in self.0 {
             match task {
                 Task::Spawn(mut command, to) => {
                     // A caller that has gone leaves the child to die of its closed pipes.
                     let _ = to.send(command.spawn());
                 }
-                Task::Stop(lock) => return Some(lock),
+                Task::Stop(ending) => return Some(ending),
             }
         }
         None
@@ -93,14 +98,6 @@ impl Children {
         let mut running = self.running();
         running.remove(&child.id());
         child.wait()
-    }
-
-    /// Kills one, if it still runs.
-    pub(super) fn kill(&self, number: u32) {
-        if self.running().contains(&number) {
-            // It may have ended by itself in between; its number is kept for it.
-            let _ = kill(pid(number), Signal::SIGKILL);
-        }
     }
 
     /// Kills all.

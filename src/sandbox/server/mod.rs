@@ -40,14 +40,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 
 use super::qubesd::Qubesd;
 use super::state::Rule;
 use super::view::View;
 use agent::Agents;
-use children::{Children, Spawner};
+use children::{Children, Ending, Spawner};
 use eyes::Eyes;
 use faults::Faults;
 use log::Log;
@@ -117,14 +116,14 @@ pub fn serve(dir: &Path) -> Result<()> {
         for stream in control.incoming().flatten() {
             let (host, spawner) = (Arc::clone(&host), spawner.clone());
             thread::spawn(move || {
-                if let Some(lock) = host.lease(stream) {
-                    spawner.stop(lock);
+                if let Some(ending) = host.lease(stream) {
+                    spawner.stop(ending);
                 }
             });
         }
     });
     // Children die with the thread that started them: this one, which lives as long as the process.
-    let lock = spawns.run();
+    let lock = spawns.run().and_then(|ending| ending.0);
     server.children.kill_all();
     server.open_calls.wait();
     server.children.end();
@@ -146,9 +145,8 @@ pub fn open(dir: &Path) -> Result<Qubesd> {
 }
 
 impl Server {
-    /// Serves one lease to its end. The last one gives the lock under which the server ends; its connection stays open
-    /// until then.
-    fn lease(self: &Arc<Self>, stream: UnixStream) -> Option<Flock<std::fs::File>> {
+    /// Serves one lease to its end. The last one is the server's; its connection stays open until then.
+    fn lease(self: &Arc<Self>, stream: UnixStream) -> Option<Ending> {
         *self.leases.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         if let Err(error) =
             (&stream).write_all(b"+").context("counting a lease").and_then(|()| self.grant(&stream))
@@ -163,7 +161,7 @@ impl Server {
         }
         // The kernel closes it when the process has ended.
         std::mem::forget(stream);
-        lock.map_err(|error| eprintln!("ending: {error:#}")).ok()
+        Some(Ending(lock.map_err(|error| eprintln!("ending: {error:#}")).ok()))
     }
 
     fn grant(self: &Arc<Self>, stream: &UnixStream) -> Result<()> {

@@ -5,16 +5,18 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
 
-use super::super::qrexec::pump::{copy, pump, widen};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::super::qrexec::pump::{copy, pump, pump_while, widen};
 use super::super::qrexec::status;
 use super::super::qubesd::{Destination, ServiceCall};
 use super::super::view::VIEW;
@@ -23,9 +25,6 @@ use super::call::Line;
 use super::decision::Allowed;
 use super::roots;
 use super::stream::Tap;
-
-/// How long a service may go on after its caller has gone.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// Where services are looked for, first found first.
 const SERVICE_PATHS: [&str; 2] = ["usr/local/etc/qubes-rpc", "etc/qubes-rpc"];
@@ -130,19 +129,6 @@ impl Server {
                 return Some(status::PROBLEM);
             }
         };
-        let number = child.id();
-        let (ended, end) = channel::<()>();
-        let server = Arc::clone(self);
-        let control = line.control.try_clone();
-        let watcher = thread::spawn(move || {
-            // The program says nothing more: this ends when it does, or when the call has.
-            if let Ok(mut control) = control {
-                let _ = io::copy(&mut control, &mut io::sink());
-            }
-            if end.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
-                server.children.kill(number);
-            }
-        });
         let (Some(input), Some(output), Some(errors)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -157,20 +143,37 @@ impl Server {
                 let _ = forward(&mut &from, inlet, &mut input, &inward);
             }
         });
-        let to_errors = line.streams.errors.try_clone();
+        let (to_errors, caller) = (line.streams.errors.try_clone(), line.control.try_clone());
         let telling = thread::spawn(move || {
-            let (mut errors, Ok(mut to)) = (errors, to_errors) else { return };
-            let _ = pump(&mut errors, &mut to, &AtomicU64::new(0));
+            let (mut errors, Ok(mut to), Ok(caller)) = (errors, to_errors, caller) else { return };
+            let _ = pump_while(&mut errors, &mut to, &AtomicU64::new(0), |errors| is_heard(errors, &caller));
             let _ = to.shutdown(Shutdown::Write);
         });
         self.bring_back(output, line);
-        let ended_with = self.children.wait(&mut child);
-        // A thread that panicked told what it could.
-        let _ = telling.join();
-        drop(ended);
-        // The caller sees its end of the control connection close after the status, and so does the watcher then.
-        drop(watcher);
-        let ended_with = ended_with.ok()?;
+        self.end_of(child, telling, line)
+    }
+
+    /// How a service ended: none when its caller goes before. The service is not told by more than its closed pipes,
+    /// and goes on if it likes, as the real agent lets it; it ends with the server at the latest.
+    fn end_of(self: &Arc<Self>, mut child: Child, telling: JoinHandle<()>, line: &Line) -> Option<i32> {
+        let (ended, end) = channel::<Option<ExitStatus>>();
+        let (server, gone) = (Arc::clone(self), ended.clone());
+        thread::spawn(move || {
+            let status = server.children.wait(&mut child);
+            // A thread that panicked told what it could.
+            let _ = telling.join();
+            // Nobody asks any more when the caller has gone.
+            let _ = ended.send(status.ok());
+        });
+        let control = line.control.try_clone();
+        thread::spawn(move || {
+            // The program says nothing more: this ends when it does, or when the call has.
+            if let Ok(mut control) = control {
+                let _ = io::copy(&mut control, &mut io::sink());
+            }
+            let _ = gone.send(None);
+        });
+        let ended_with = end.recv().ok()??;
         Some(
             ended_with
                 .code()
@@ -179,22 +182,20 @@ impl Server {
         )
     }
 
-    /// Brings what a service says to its caller, to the end.
+    /// Brings what a service says to its caller, until either of them ends it.
     fn bring_back(&self, mut output: impl Read + AsFd, line: &Line) {
         widen(&output);
         let tap = &line.outward;
-        let mut to = line.outlet();
-        let done = if tap.is_plain() {
-            begin(&mut output, &mut to, tap)
-                .and_then(|()| pump(&mut output, &mut &line.streams.data, tap.counter()))
+        let (to, caller, mut outlet) = (&line.streams.data, &line.control, line.outlet());
+        let mut heard = Heard { output: &mut output, caller };
+        // Nobody listens any more when this fails; a cut is such a case. The service finds its output closed.
+        let _ = if tap.is_plain() {
+            begin(&mut heard, &mut outlet, tap)
+                .and_then(|()| pump_while(&mut output, &mut &*to, tap.counter(), |out| is_heard(out, caller)))
         } else {
-            copy(&mut output, &mut to, &AtomicU64::new(0), |_| {})
+            copy(&mut heard, &mut outlet, &AtomicU64::new(0), |_| {})
         };
-        let _ = line.streams.data.shutdown(Shutdown::Write);
-        if done.is_err() {
-            // Nobody listens any more; a cut is such a case. The service finds its output closed.
-            drop(output);
-        }
+        let _ = to.shutdown(Shutdown::Write);
     }
 
     fn spawn(
@@ -215,6 +216,27 @@ impl Server {
         command.env_clear().envs(environment).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(self.children.start(command)?)
+    }
+}
+
+/// Waits until there is more of a service's output, or its end. Says whether the caller is there to hear it: its control
+/// connection ends only when it goes.
+fn is_heard(output: &impl AsFd, caller: &UnixStream) -> bool {
+    let mut polled =
+        [PollFd::new(output.as_fd(), PollFlags::POLLIN), PollFd::new(caller.as_fd(), PollFlags::empty())];
+    while poll(&mut polled, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
+    !polled[1].any().unwrap_or(false)
+}
+
+/// A service's output, which ends when its caller does.
+struct Heard<'a, R> {
+    output: &'a mut R,
+    caller: &'a UnixStream,
+}
+
+impl<R: Read + AsFd> Read for Heard<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if is_heard(&*self.output, self.caller) { self.output.read(buffer) } else { Ok(0) }
     }
 }
 
