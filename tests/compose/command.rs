@@ -243,10 +243,19 @@ fn a_difference_exported_and_put_back_gives_the_same_tree() {
         let made = path("layer.tar");
         run(program().args(["export", "--layer", &top, "--over", &base, "--whiteouts", mode, "-o", &made]));
         let again = path("again.tar");
-        let upper = format!("tar,whiteouts={mode}:{made}");
-        run(program().args(["compose", "--layer", &base, "--layer", &upper, "--format", "tar", "-o", &again]));
-        let said = run(program().arg("diff").arg(path("top")).arg(&again));
-        assert_eq!(said, "", "{mode}");
+        let layout = path("layer.oci");
+        run(program().args(["export", "--format", "oci", "--layer", &top, "--over", &base]).args([
+            "--whiteouts",
+            mode,
+            "-o",
+            &layout,
+        ]));
+        for upper in [format!("tar,whiteouts={mode}:{made}"), format!("oci,whiteouts={mode}:{layout}")] {
+            let words = ["compose", "--layer", &base, "--layer", &upper, "--format", "tar", "-o", &again];
+            run(program().args(words));
+            let said = run(program().arg("diff").arg(path("top")).arg(&again));
+            assert_eq!(said, "", "{upper}");
+        }
     }
     let said = fails(program().args([
         "export",

@@ -1,17 +1,28 @@
 //! `export`: a tree as a layer.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::compose::{parse_layer, quick, watcher, workplace};
 use crate::build::image::Image;
-use crate::build::layer::{Layer, Whiteouts, export};
+use crate::build::layer::{Layer, Whiteouts, export, layout};
 use crate::build::tree::Tree;
 
+/// The form of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    /// A tar archive; with --whiteouts oci it is the content of an OCI layer
+    Tar,
+    /// An OCI image layout with the layer alone in it, as a tar archive
+    Oci,
+}
+
 /// Write a tree, or what makes one tree into another, as a layer
+///
+/// `compose` with the layers that were given to --over, and this one on top, makes the tree again.
 #[derive(Debug, Args)]
 pub struct Export {
     /// Layer of the tree, the lowest first (as with `compose`)
@@ -23,6 +34,9 @@ pub struct Export {
     /// How the new layer says that something is gone
     #[arg(long, value_enum)]
     whiteouts: Whiteouts,
+    /// Form of the layer
+    #[arg(long, value_enum, default_value = "tar")]
+    format: Shape,
     /// Archive to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -38,8 +52,18 @@ impl Export {
         }
         let (top, ..) = quick(self.layers.clone(), now).tree(&place, &mut watcher(talk))?;
         let archive = Image::create(&self.output)?;
-        let out = BufWriter::with_capacity(1 << 20, archive.file());
-        export::difference(&base, &top, self.whiteouts, now, out)?.flush()?;
+        match self.format {
+            Shape::Tar => {
+                let out = BufWriter::with_capacity(1 << 20, archive.file());
+                export::difference(&base, &top, self.whiteouts, now, out)?.flush()?;
+            }
+            Shape::Oci => {
+                let folder = self.output.parent().filter(|folder| *folder != Path::new(""));
+                layout::write(archive.file(), folder.unwrap_or_else(|| Path::new(".")), now, |layer| {
+                    export::difference(&base, &top, self.whiteouts, now, layer)
+                })?;
+            }
+        }
         archive.commit()?;
         Ok(())
     }

@@ -4,18 +4,15 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest as _, Sha256};
 
-use super::{Action, Composition, Edit, edit};
+use super::Composition;
 use crate::build::disk::{self, Disk, Region};
 use crate::build::ext4;
 use crate::build::image::{BlockMap, Image};
-use crate::build::layer::archive;
-use crate::build::tree::content::{Content, Source};
-use crate::build::tree::{Kind, Meta, Missing, Tree};
+use crate::build::layer::{archive, layout};
+use crate::build::tree::Tree;
 
 /// The form of an image.
 #[derive(
@@ -70,7 +67,11 @@ pub(super) fn write(
                 .flush()?;
             Ok(())
         }),
-        Format::Oci => through(output, Format::Oci, |file| oci(composition, tree, file, output, progress)),
+        Format::Oci => through(output, Format::Oci, |file| {
+            layout::write(file, folder_of(output), composition.time, |layer| {
+                archive::write_tree(layer, tree, composition.time, progress)
+            })
+        }),
         Format::Squashfs => squashfs(composition, tree, output, progress),
     }
 }
@@ -126,65 +127,8 @@ fn through(output: &Path, format: Format, write: impl FnOnce(&File) -> Result<()
     Ok(Written { format, size, data: size, file_system: None, uuid: None, map: None })
 }
 
-/// An OCI layout with one plain layer, the blobs in the order of the layout's specification.
-fn oci(
-    composition: &Composition,
-    tree: &Tree,
-    out: &File,
-    output: &Path,
-    progress: &mut dyn FnMut(u64),
-) -> Result<()> {
-    let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or_else(|| Path::new("."));
-    let spool = tempfile::tempfile_in(folder).context("making a temporary file for the layer")?;
-    let layer = {
-        let counted =
-            Counted { inner: BufWriter::with_capacity(1 << 20, &spool), hash: Sha256::new(), len: 0 };
-        let counted = archive::write_tree(counted, tree, composition.time, progress)?;
-        (format!("{:x}", counted.hash.finalize()), counted.len)
-    };
-    let created = jiff::Timestamp::from_second(composition.time)?.to_string();
-    let platform = ("amd64", "linux");
-    let config = serde_json::to_vec(&serde_json::json!({
-        "created": created, "architecture": platform.0, "os": platform.1, "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", layer.0)]},
-        "history": [{"created": created, "created_by": "qubes-template-build"}],
-    }))?;
-    let descriptor = |kind: &str, digest: &str, size: u64| {
-        serde_json::json!({
-            "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": format!("sha256:{digest}"), "size": size,
-        })
-    };
-    let digest = |bytes: &[u8]| format!("{:x}", Sha256::digest(bytes));
-    let manifest = serde_json::to_vec(&serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("config.v1+json", &digest(&config), config.len() as u64),
-        "layers": [descriptor("layer.v1.tar", &layer.0, layer.1)],
-    }))?;
-    let mut named = descriptor("manifest.v1+json", &digest(&manifest), manifest.len() as u64);
-    named["platform"] = serde_json::json!({"architecture": platform.0, "os": platform.1});
-    let index = serde_json::to_vec(&serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [named],
-    }))?;
-    let time = composition.time;
-    let mut files = Tree::new();
-    let source = files.sources.add(Source::File(Arc::new(spool)))?;
-    let blobs = Missing::Create(time);
-    let blobs = files.directory(&[b"blobs", b"sha256"], blobs)?.context("the folder of the blobs")?;
-    let content = Kind::File(Content::whole(source, 0, layer.1));
-    files.put(blobs, layer.0.as_bytes(), Meta::root(0o644, time), content)?;
-    for (path, bytes) in [
-        (format!("blobs/sha256/{}", digest(&config)), config),
-        (format!("blobs/sha256/{}", digest(&manifest)), manifest),
-        ("index.json".to_owned(), index),
-        ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-    ] {
-        let action = Action::Write(bytes);
-        edit(&mut files, &Edit { path: path.into_bytes(), action, mode: None, owner: None }, time)?;
-    }
-    files.meta_mut(Tree::ROOT).mtime = time;
-    archive::write_tree(BufWriter::with_capacity(1 << 20, out), &files, composition.time, &mut |_| {})?
-        .flush()?;
-    Ok(())
+fn folder_of(output: &Path) -> &Path {
+    output.parent().filter(|folder| *folder != Path::new("")).unwrap_or_else(|| Path::new("."))
 }
 
 /// Hands the tree as a tar archive to `tar2sqfs`. `sqfstar` 4.5.1 does not use what the archive says about the root
@@ -195,8 +139,7 @@ fn squashfs(
     output: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Written> {
-    let folder = output.parent().filter(|folder| *folder != Path::new("")).unwrap_or_else(|| Path::new("."));
-    let place = tempfile::tempdir_in(folder).context("making a temporary folder for tar2sqfs")?;
+    let place = tempfile::tempdir_in(folder_of(output)).context("making a temporary folder for tar2sqfs")?;
     let made: PathBuf = place.path().join("image");
     let child = Command::new("tar2sqfs")
         .args(["--quiet", "--compressor", "zstd"])
@@ -226,25 +169,6 @@ fn squashfs(
     let size = std::fs::metadata(&made)?.len();
     std::fs::rename(&made, output).with_context(|| format!("naming {}", output.display()))?;
     Ok(Written { format: Format::Squashfs, size, data: size, file_system: None, uuid: None, map: None })
-}
-
-struct Counted<W> {
-    inner: W,
-    hash: Sha256,
-    len: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..count]);
-        self.len += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 fn uuid_text(uuid: [u8; 16]) -> String {

@@ -8,6 +8,7 @@ pub mod disk;
 mod entry;
 pub mod export;
 pub mod input;
+pub mod layout;
 pub mod live;
 pub mod oci;
 pub mod rpm;
