@@ -17,7 +17,7 @@ use qvm_template::build::disk::{self, Disk};
 use qvm_template::build::image::Image;
 use qvm_template::build::keys::{Algorithm, NewKey, SigningKey, seconds};
 use qvm_template::build::package::{Making, PART, pack};
-use qvm_template::build::recipe::Recipe;
+use qvm_template::build::recipe::{EXAMPLE, Recipe};
 use qvm_template::build::repodata;
 
 /// Builds template packages for Qubes OS, and repositories of them
@@ -42,6 +42,8 @@ enum Command {
     Build(qvm_template::build::command::build::Build),
     VerifyBuild(qvm_template::build::command::build::VerifyBuild),
     Export(qvm_template::build::command::export::Export),
+    /// Print a recipe with every key, to begin with
+    Example,
     Inspect(qvm_template::build::command::inspect::Inspect),
     Diff(qvm_template::build::command::inspect::Diff),
 }
@@ -179,6 +181,10 @@ fn main() -> ExitCode {
         },
         Command::Export(args) => {
             source_date().and_then(|date| args.run(i64::from(date), &mut std::io::stderr()))
+        }
+        Command::Example => {
+            print!("{EXAMPLE}");
+            Ok(())
         }
         Command::Inspect(args) => args.run(&mut std::io::stdout()),
         Command::Diff(args) => match args.run(&mut std::io::stdout()) {

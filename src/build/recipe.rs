@@ -1,31 +1,4 @@
-//! What a person writes about a template: a small TOML file.
-//!
-//! ```toml
-//! name = "debian-13-acme"
-//! version = "4.3.0"
-//! release = "202511210800"       # from the source date where there is none
-//! summary = "Acme's desktop"
-//! description = "Debian 13 with what Acme's people need."
-//! license = "GPL-3.0-or-later"
-//! url = "https://templates.example.org"
-//!
-//! [conf]                         # template.conf
-//! gui = "1"
-//! qrexec = "1"
-//!
-//! [menus]                        # entries of the menu, or nothing at all
-//! template = ["org.gnome.Terminal.desktop"]
-//! qubes = ["firefox-esr.desktop"]
-//! network = []
-//!
-//! [payload]
-//! compression = "zstd"           # or xz, gzip
-//! level = 19
-//!
-//! [sign]                         # of package and repository; --key goes before it
-//! key = "secret.asc"             # relative to the recipe
-//! passphrase_file = "passphrase"
-//! ```
+//! What a person writes about a template: a small TOML file. [`EXAMPLE`] has every key, each with a word about it.
 //!
 //! What the image is made of is described with [`super::compose`].
 
@@ -39,6 +12,9 @@ use super::compose::{EditRecipe, EfiRecipe, ImageRecipe, LayerRecipe};
 use super::compress::{Compression, Method};
 use super::package::{Menus, Package};
 use crate::template::{Evr, TemplateName};
+
+/// A recipe with every key, for people to begin with (`qubes-template-build example`).
+pub const EXAMPLE: &str = include_str!("recipe.example.toml");
 
 /// A recipe, as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -261,6 +237,37 @@ mod tests {
         assert_eq!(package.menus.qubes.as_deref(), Some(&b"a.desktop\nb.desktop\n"[..]));
         assert_eq!((package.menus.template, package.menus.network), (None, Some(Vec::new())));
         assert_eq!(recipe.compression().unwrap(), Compression::new(Method::Xz, Some(2)).unwrap());
+    }
+
+    #[test]
+    fn the_example_has_every_key_and_is_right() {
+        let recipe = Recipe::parse(EXAMPLE).unwrap();
+        recipe.package(1_700_000_000).unwrap();
+        let there = std::path::Path::new("/nowhere");
+        assert!(recipe.layers.iter().all(|layer| layer.layer(there).is_ok()));
+        let edits = recipe.edits.iter().filter(|edit| edit.source.is_none());
+        assert!(edits.map(|edit| edit.edit(there)).all(|edit| edit.is_ok()));
+        let keys: std::collections::BTreeSet<&str> = EXAMPLE
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| match line.strip_prefix('[') {
+                Some(table) => table.trim_start_matches('[').split(']').next(),
+                None => line.split_once(" = ").map(|(key, _)| key),
+            })
+            .collect();
+        // serde names all keys when it meets one that it does not know
+        let layer = "name='x'\n[[layers]]\nkind='tar'\npath='x'\nwhiteouts='none'\n";
+        let tables = ["", "[menus]\n", "[payload]\n", "[sign]\n", "[image]\n", layer, "[[edits]]\n", "[[efi]]\n"];
+        let mut known = 0;
+        for table in tables {
+            let error = toml::from_str::<Recipe>(&format!("{table}nobody_knows = 1\n")).unwrap_err();
+            let (_, list) = error.message().split_once("expected").unwrap();
+            for key in list.split('`').skip(1).step_by(2) {
+                assert!(keys.contains(key), "`{key}` of `{table}` is not in the example");
+                known += 1;
+            }
+        }
+        assert!(known > 40, "{known}");
     }
 
     #[test]

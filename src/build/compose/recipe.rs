@@ -1,44 +1,4 @@
-//! The part of a recipe that says what an image is made of.
-//!
-//! ```toml
-//! source_date = 1700000000        # over SOURCE_DATE_EPOCH
-//!
-//! [image]
-//! size = "10G"                    # whole MiB
-//! format = "raw"                  # or raw-fs, tar, oci, squashfs
-//! reserved = 5                    # percent of the blocks that only root may use
-//! inodes = 655360                 # usually follows from size and tree
-//!
-//! [[layers]]                      # the lowest first
-//! kind = "tar"                    # or dir, oci, squashfs, live, image, template, rpm, deb
-//! path = "base.tar.zst"           # relative to the recipe; for rpm and deb a package or a folder of packages
-//! whiteouts = "none"              # or oci, overlayfs, ostree; must be said
-//! sha256 = "..."                  # refused when the file has another
-//! owner = "0:0"                   # of what is in a directory; usually as on disk
-//! platform = "linux/amd64"        # of an OCI image
-//! reference = "stable"            # of an OCI image
-//! keys = "keys.asc"               # a package must be signed with one of these
-//!
-//! [[edits]]                       # after all layers, in order
-//! write = "/etc/hostname"
-//! content = "template\n"          # or source = "file"
-//! mode = "0644"
-//! owner = "0:0"
-//! [[edits]]
-//! remove = "/var/cache/apt/archives"
-//! [[edits]]
-//! symlink = "/etc/localtime"
-//! target = "/usr/share/zoneinfo/UTC"
-//! [[edits]]
-//! directory = "/srv/data"
-//! [[edits]]
-//! set = "/usr/bin/tool"
-//! mode = "4755"
-//!
-//! [[efi]]
-//! path = "EFI/BOOT/BOOTX64.EFI"
-//! source = "grubx64.efi"
-//! ```
+//! The part of a recipe that says what an image is made of; [`EXAMPLE`](crate::build::recipe::EXAMPLE) has every key.
 
 use std::path::{Path, PathBuf};
 
