@@ -257,7 +257,8 @@ mod tests {
             .collect();
         // serde names all keys when it meets one that it does not know
         let layer = "name='x'\n[[layers]]\nkind='tar'\npath='x'\nwhiteouts='none'\n";
-        let tables = ["", "[menus]\n", "[payload]\n", "[sign]\n", "[image]\n", layer, "[[edits]]\n", "[[efi]]\n"];
+        let tables =
+            ["", "[menus]\n", "[payload]\n", "[sign]\n", "[image]\n", layer, "[[edits]]\n", "[[efi]]\n"];
         let mut known = 0;
         for table in tables {
             let error = toml::from_str::<Recipe>(&format!("{table}nobody_knows = 1\n")).unwrap_err();

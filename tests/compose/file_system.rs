@@ -50,20 +50,21 @@ fn mounted(image: &Path, with: impl FnOnce(&Path)) {
 }
 
 fn read_back(image: &Path) -> Tree {
-    let file = Arc::new(std::fs::File::open(image).unwrap());
-    let size = file.metadata().unwrap().len();
+    try_read(image).unwrap()
+}
+
+fn try_read(image: &Path) -> anyhow::Result<Tree> {
+    let file = Arc::new(std::fs::File::open(image)?);
+    let size = file.metadata()?.len();
     let mut tree = Tree::new();
-    let source = tree.sources.add(Source::File(Arc::clone(&file))).unwrap();
+    let source = tree.sources.add(Source::File(Arc::clone(&file)))?;
     let mut entries = Vec::new();
-    ext4::Reader::open(&file, Region { offset: 0, size })
-        .unwrap()
-        .entries(source, &mut |entry| {
-            entries.push(entry);
-            Ok(())
-        })
-        .unwrap();
-    layer::apply(&mut tree, entries, Whiteouts::None, 0).unwrap();
-    tree
+    ext4::Reader::open(&file, Region { offset: 0, size })?.entries(source, &mut |entry| {
+        entries.push(entry);
+        Ok(())
+    })?;
+    layer::apply(&mut tree, entries, Whiteouts::None, 0)?;
+    Ok(tree)
 }
 
 fn same(expected: &BTreeMap<String, String>, found: &BTreeMap<String, String>, who: &str) {
@@ -334,4 +335,80 @@ fn a_file_system_can_be_resized() {
     run(Command::new("resize2fs").arg(&image).arg("300M"));
     check(&image);
     same(&lines(&tree), &lines(&read_back(&image)), "our reader");
+}
+
+#[test]
+fn damaged_metadata_is_never_taken_for_another_tree() {
+    use std::os::unix::fs::FileExt;
+    let place = tempfile::tempdir().unwrap();
+    let image = place.path().join("fs.img");
+    let mut tree = Tree::new();
+    // only what has a checksum: no contents, and targets short enough to lie in the inode
+    for number in 0..500_u32 {
+        let mut meta = Meta::root(0o644, 7);
+        if number % 3 == 0 {
+            meta.set_xattr(b"user.note", &number.to_le_bytes().repeat(50));
+        }
+        let kind = match number % 5 {
+            0 => Kind::Symlink(b"target"[..].into()),
+            _ => Kind::File(Content::Empty),
+        };
+        tree.put(Tree::ROOT, format!("name-{number}").as_bytes(), meta, kind).unwrap();
+    }
+    write(&image, 24 << 20, &tree).unwrap();
+    let whole = std::fs::read(&image).unwrap();
+    let used: Vec<usize> = (0..whole.len() / 512)
+        .filter(|sector| whole[sector * 512..][..512].iter().any(|byte| *byte != 0))
+        .collect();
+    let expected = lines(&read_back(&image));
+    let file = std::fs::File::options().write(true).open(&image).unwrap();
+    let mut dice = Dice(11);
+    let (mut refused, mut same) = (0, 0);
+    for _ in 0..120 {
+        let sector = used[usize::try_from(dice.roll(used.len() as u64)).unwrap()];
+        let at = sector * 512 + usize::try_from(dice.roll(512)).unwrap();
+        file.write_all_at(&[whole[at] ^ (1 << dice.roll(8))], at as u64).unwrap();
+        match try_read(&image) {
+            Err(_) => refused += 1,
+            // the journal, bitmaps, copies of the superblock: what no reader needs
+            Ok(tree) => {
+                assert_eq!(lines(&tree), expected, "byte {at}");
+                same += 1;
+            }
+        }
+        file.write_all_at(&whole[at..=at], at as u64).unwrap();
+    }
+    assert!(refused > 60 && same > 0, "{refused} refused, {same} the same");
+}
+
+#[test]
+fn checksums_of_file_systems_that_others_made_are_right() {
+    if !have("mke2fs", "e2fsprogs") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (root, image) = (place.path().join("root"), place.path().join("fs.img"));
+    std::fs::create_dir_all(root.join("many")).unwrap();
+    for number in 0..4000 {
+        std::fs::write(root.join(format!("many/a-rather-long-name-{number}")), "x").unwrap();
+    }
+    std::os::unix::fs::symlink("x".repeat(200), root.join("long")).unwrap();
+    for (features, block) in [
+        ("metadata_csum,64bit", "4096"),
+        ("metadata_csum,metadata_csum_seed,^64bit", "1024"),
+        ("^metadata_csum,uninit_bg", "4096"),
+        ("metadata_csum,^extents,^64bit", "2048"),
+    ] {
+        std::fs::remove_file(&image).ok();
+        run(Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-O", features, "-b", block, "-d"])
+            .arg(&root)
+            .arg(&image)
+            .arg("64M"));
+        // an index, which mke2fs does not make
+        let indexed = Command::new("e2fsck").args(["-fyD"]).arg(&image).output().unwrap();
+        assert!(matches!(indexed.status.code(), Some(0 | 1)), "{indexed:?}");
+        let tree = read_back(&image);
+        assert_eq!(tree.walk().filter(|step| step.path.starts_with(b"many/")).count(), 4000, "{features}");
+    }
 }

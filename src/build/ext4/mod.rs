@@ -43,6 +43,7 @@ mod inode;
 mod read;
 mod space;
 mod superblock;
+mod verify;
 mod writer;
 mod xattr;
 

@@ -3,7 +3,8 @@
 //! Contents are not copied: a file becomes the places of its blocks in the image. Understood are extents and block
 //! lists, 64-bit and flexible groups, linear and indexed directories (an index is skipped: its leaves are blocks like
 //! all others), extended attributes in the inode and in a block. Refused by name: a journal that was not replayed,
-//! inline data, encryption, folded case, `meta_bg`, attributes in inodes of their own. Checksums are not checked.
+//! inline data, encryption, folded case, `meta_bg`, attributes in inodes of their own. Where the file system has checksums,
+//! all that is read but the contents of files is compared with them ([`super::verify`]).
 //!
 //! The input may be malformed: every place is checked to lie within the image, a directory is entered once, and a
 //! directory may have at most 1 GiB.
@@ -15,6 +16,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::extents::{self, Read};
+use super::verify::{Checksums, Own};
 use super::xattr;
 use crate::build::disk::Region;
 use crate::build::layer::{Entry, Sink, What};
@@ -35,6 +37,7 @@ pub struct Reader<'a> {
     inodes_per_group: u64,
     inodes: u64,
     tables: Vec<u64>,
+    sums: Checksums,
     uuid: [u8; 16],
 }
 
@@ -51,6 +54,7 @@ pub fn is_ext4(file: &File, region: Region) -> Result<bool> {
 struct Inode {
     number: u32,
     bytes: Vec<u8>,
+    own: Own,
 }
 
 impl Inode {
@@ -110,6 +114,7 @@ impl<'a> Reader<'a> {
             "the ext4 file system has unknown features ({:#x})",
             incompat & !known
         );
+        let sums = Checksums::of(&sb)?;
         let shift = word(&sb, 0x18);
         ensure!(shift <= 6, "an ext4 file system with blocks of 2^{} bytes", shift + 10);
         let block = 1024_u64 << shift;
@@ -140,16 +145,16 @@ impl<'a> Reader<'a> {
         ensure!(table.len() as u64 <= region.size, "the group descriptors are larger than the file system");
         file.read_exact_at(&mut table, region.offset + (first + 1) * block)
             .context("reading the group descriptors")?;
-        let tables = table
-            .chunks(usize::try_from(descriptor)?)
-            .map(|group| {
-                u64::from(word(group, 8)) | if wide { u64::from(word(group, 0x28)) << 32 } else { 0 }
-            })
-            .collect();
+        let mut tables = Vec::new();
+        for (number, group) in table.chunks(usize::try_from(descriptor)?).enumerate() {
+            sums.descriptor(number, group)?;
+            let high = if wide { u64::from(word(group, 0x28)) << 32 } else { 0 };
+            tables.push(u64::from(word(group, 8)) | high);
+        }
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&sb[0x68..0x78]);
         let inodes = u64::from(word(&sb, 0));
-        Ok(Self { file, region, block, inode_size, inodes_per_group, inodes, tables, uuid })
+        Ok(Self { file, region, block, inode_size, inodes_per_group, inodes, tables, sums, uuid })
     }
 
     /// UUID of the file system.
@@ -242,7 +247,9 @@ impl<'a> Reader<'a> {
         }
         let block = u64::from(inode.word(0x68)) | (u64::from(inode.half(0x76)) << 32);
         if block != 0 {
-            xattr::load_block(&self.block_at(block)?, &mut xattrs)?;
+            let bytes = self.block_at(block)?;
+            self.sums.attributes(block, &bytes)?;
+            xattr::load_block(&bytes, &mut xattrs)?;
         }
         if !xattrs.is_empty() {
             meta.xattrs = Some(Box::new(xattrs));
@@ -255,7 +262,8 @@ impl<'a> Reader<'a> {
         ensure!(inode.word(0x20) & INLINE_DATA == 0, "its content is inline data, which is not supported");
         let content = self.content(inode, MAX_DIRECTORY)?;
         let mut found = Vec::new();
-        for block in content.chunks(usize::try_from(self.block)?) {
+        for (number, block) in content.chunks_exact(usize::try_from(self.block)?).enumerate() {
+            inode.own.directory(number, block)?;
             let mut at = 0;
             while at + 8 <= block.len() {
                 let number = word(block, at);
@@ -307,7 +315,9 @@ impl<'a> Reader<'a> {
                     }
                     (Read::Index(blocks), depth) => {
                         for block in blocks.into_iter().rev() {
-                            todo.push((self.block_at(block)?, Some(depth - 1)));
+                            let node = self.block_at(block)?;
+                            inode.own.extents(&node)?;
+                            todo.push((node, Some(depth - 1)));
                         }
                     }
                 }
@@ -379,7 +389,7 @@ impl<'a> Reader<'a> {
         let at = at.context("an inode table outside the file system")?;
         let mut bytes = vec![0; usize::try_from(self.inode_size)?];
         self.file.read_exact_at(&mut bytes, self.region.offset + at)?;
-        Ok(Inode { number, bytes })
+        Ok(Inode { number, own: self.sums.inode(number, &bytes)?, bytes })
     }
 }
 

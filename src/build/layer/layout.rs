@@ -89,7 +89,12 @@ pub fn write(
     let source = files.sources.add(Source::File(Arc::new(spool)))?;
     let blobs = files.directory(&[b"blobs", b"sha256"], Missing::Create(time))?;
     let blobs = blobs.context("the folder of the blobs")?;
-    files.put(blobs, layer.as_bytes(), Meta::root(0o644, time), Kind::File(Content::whole(source, 0, len)))?;
+    files.put(
+        blobs,
+        layer.as_bytes(),
+        Meta::root(0o644, time),
+        Kind::File(Content::whole(source, 0, len)),
+    )?;
     for (folder, name, bytes) in [
         (blobs, digest(&config), config),
         (blobs, digest(&manifest), manifest),
