@@ -11,6 +11,7 @@ use crate::payload::decoder::Compression;
 use crate::payload::{Contents, TemplateFiles};
 use crate::root_image::source::{Plain, Source};
 use crate::root_image::tar::{Image, Piece};
+use crate::seen::Memory;
 use crate::verify::{FileInfo, Keyring, Rejection};
 
 pub use crate::verify::fuzz_head as rpm_head;
@@ -34,6 +35,23 @@ pub fn openpgp(data: &[u8]) {
     if let Ok(keyring) = Keyring::parse(keyring) {
         crate::verify::fuzz_signature(&keyring, rest, now);
     }
+}
+
+/// The memory of builds seen, and what is made of it: what was read is written and read back.
+///
+/// # Panics
+/// If that is not the same.
+pub fn seen(data: &[u8]) {
+    let Ok(memory) = Memory::read(data) else { return };
+    let written = memory.write().ok().and_then(|bytes| Memory::read(&bytes).ok());
+    assert_eq!(written.as_ref(), Some(&memory), "the memory is not read back");
+}
+
+/// A configuration file.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    drop(crate::cli::config::parse(text));
+    let _: Option<u64> = crate::cli::args::size(text);
 }
 
 /// A compressed payload: one byte for the kind of compression, then the stream. See [`files`] for what is in it.

@@ -30,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     ("repomd", repomd),
     ("primary", primary),
     ("admin_reply", admin_reply),
+    ("seen", fuzzing::seen),
+    ("config", fuzzing::config),
 ];
 
 /// Runs one target.

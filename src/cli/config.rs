@@ -365,7 +365,7 @@ impl File {
     }
 }
 
-fn parse(text: &str) -> anyhow::Result<toml::Table> {
+pub(crate) fn parse(text: &str) -> anyhow::Result<toml::Table> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| anyhow!("{}", error.message()))?;
     let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) else { return Ok(table) };
     match similar(key, KEYS.into_iter()) {

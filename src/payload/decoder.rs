@@ -46,7 +46,7 @@ impl Compression {
                 Decoder::Zstd(decoder)
             }
             Self::Xz => {
-                let stream = if threads > 1 && has_sizes(input.fill_buf()?) {
+                let stream = if threads > 1 && peek(&mut input, has_sizes)? {
                     liblzma::stream::MtStreamBuilder::new()
                         .threads(threads)
                         .timeout_ms(0)
@@ -92,16 +92,22 @@ impl<R: BufRead> fmt::Debug for Decoder<R> {
 impl<R: BufRead> Decoder<R> {
     /// Reads decompressed bytes; 0 at the end of the stream.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Rejection> {
-        let read = match self {
-            Self::Zstd(d) => d.read(buf),
-            Self::Xz(d) => d.read(buf),
-            Self::Gzip(d) => d.read(buf),
-        };
-        read.map_err(|e| {
-            let text = e.to_string();
-            let memory = text.contains("too much memory") || text.contains("memory limit");
-            if memory { Rejection::Window } else { Rejection::Compression(text) }
-        })
+        loop {
+            let read = match self {
+                Self::Zstd(d) => d.read(buf),
+                Self::Xz(d) => d.read(buf),
+                Self::Gzip(d) => d.read(buf),
+            };
+            return match read {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    let text = e.to_string();
+                    let memory = text.contains("too much memory") || text.contains("memory limit");
+                    Err(if memory { Rejection::Window } else { Rejection::Compression(text) })
+                }
+                Ok(n) => Ok(n),
+            };
+        }
     }
 
     /// Ends decoding: the stream must end here, and the input with it.
@@ -114,10 +120,17 @@ impl<R: BufRead> Decoder<R> {
             Self::Xz(d) => d.get_mut(),
             Self::Gzip(d) => d.get_mut(),
         };
-        if input.fill_buf()?.is_empty() {
-            Ok(())
-        } else {
-            Err(Rejection::TrailingData("the compressed payload"))
+        let ended = peek(input, <[u8]>::is_empty)?;
+        ended.then_some(()).ok_or(Rejection::TrailingData("the compressed payload"))
+    }
+}
+
+/// Looks at what `input` has next. A signal in between is no error.
+fn peek<T>(input: &mut impl BufRead, look: impl Fn(&[u8]) -> T) -> io::Result<T> {
+    loop {
+        match input.fill_buf() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(&look),
         }
     }
 }

@@ -11,6 +11,8 @@
 //! * the archive ended where it should, with nothing behind it, and
 //! * the bytes that were decompressed, hashed again on their way, are those that were signed.
 
+#[cfg(test)]
+mod chunking;
 mod directory;
 mod pump;
 pub(crate) mod source;

@@ -167,6 +167,11 @@ fn texts(put: &dyn Fn(&str, &str, &[u8])) {
     );
     put("repomd", "usual", b"<?xml version=\"1.0\"?><repomd xmlns=\"http://linux.duke.edu/metadata/repo\"><revision>1</revision><data type=\"primary\"><checksum type=\"sha256\">aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</checksum><location href=\"repodata/primary.xml.gz\"/><size>5</size><open-size>9</open-size></data></repomd>");
     put("primary", "usual", b"<?xml version=\"1.0\"?><metadata xmlns=\"http://linux.duke.edu/metadata/common\" xmlns:rpm=\"http://linux.duke.edu/metadata/rpm\" packages=\"1\"><package type=\"rpm\"><name>qubes-template-x</name><arch>noarch</arch><version epoch=\"0\" ver=\"1\" rel=\"2\"/><checksum type=\"sha256\" pkgid=\"YES\">aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</checksum><summary>s &amp; t</summary><description>d</description><url>u</url><time file=\"1\" build=\"2\"/><size package=\"5\" installed=\"6\" archive=\"7\"/><location href=\"rpm/x.rpm\"/><format><rpm:license>GPL</rpm:license></format></package></metadata>");
+    let record = r#"{"name":"debian-13","repository":"qubes-templates-itl","epoch":0,"version":"4.3.0","release":"202511051200","signer":"ABCD","time":1762300000}"#;
+    put("seen", "one", format!("{{\"schema\":1,\"seen\":[{record}]}}").as_bytes());
+    put("seen", "two", format!("{{\"schema\":1,\"seen\":[{record},{record}]}}").as_bytes());
+    put("config", "usual", b"repo-files = ['/a/*.repo']\nretries = 3\nmax-image-size = '40G'\nkeep-cache = true\n");
+    put("config", "size", b"40GiB");
     put("admin_reply", "data", b"0\0dom0 class=AdminVM state=Running\nx class=AppVM state=Halted\n");
     put("admin_reply", "exception", b"2\0QubesVMNotFoundError\0\0No such domain: %r\0x\0");
     put("admin_reply", "percent", b"2\0QubesException\0trace\0100%% %s of %d\0a\0b\0");
