@@ -11,7 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl};
 
 use crate::io::at::ReadAt;
 use crate::verify::Rejection;
@@ -108,8 +108,9 @@ impl Write for Spool {
 }
 
 impl Spooled {
-    /// Takes a private copy of a local file, which may change under us: shared blocks where the file system can,
-    /// else copied inside the kernel.
+    /// Takes in a local file, which may change under us, without writing what need not be written: a file in memory
+    /// that is sealed against changes is read where it is; of others a private copy is made, with shared blocks where
+    /// the file system can (Btrfs, XFS), else copied inside the kernel.
     ///
     /// # Errors
     /// If it is larger than `limit`, not a regular file, or cannot be read or written.
@@ -121,24 +122,18 @@ impl Spooled {
         if meta.len() > limit {
             return Err(too_large(limit));
         }
-        file.seek(SeekFrom::Start(0))?;
-        let mut copy = nameless(dir)?;
-        // `io::copy` between files is copy_file_range(2), which shares blocks on Btrfs and XFS.
-        let size = io::copy(&mut file.take(limit.saturating_add(1)), &mut copy)?;
+        let (file, size) = if is_sealed(file) {
+            (file.try_clone()?, meta.len())
+        } else {
+            file.seek(SeekFrom::Start(0))?;
+            private_copy(&mut file.take(limit.saturating_add(1)), dir, meta.len())?
+        };
         if size > limit {
             return Err(too_large(limit));
         }
-        let file = Arc::new(copy);
-        let mut watch = Watch::new();
-        let mut reader = ReadAt::new(file.clone(), 0, size);
-        let mut buf = vec![0; 256 << 10];
-        loop {
-            match reader.read(&mut buf)? {
-                0 => break,
-                n => watch.feed(&buf[..n]),
-            }
-        }
-        Ok(Self { file, size, measured: Some(watch.finish()) })
+        let file = Arc::new(file);
+        let measured = Watch::of_file(&file, size)?;
+        Ok(Self { file, size, measured: Some(measured) })
     }
 
     /// Bytes in it.
@@ -160,15 +155,17 @@ impl Spooled {
 
     /// Gives the file a name, in one step; only a verified package comes here.
     pub(crate) fn persist(&self, path: &Path) -> io::Result<()> {
-        let beside = beside(path);
         self.file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        let linked = nix::unistd::linkat(
-            AT_FDCWD,
-            format!("/proc/self/fd/{}", self.file.as_raw_fd()).as_str(),
-            AT_FDCWD,
-            &beside,
-            AtFlags::AT_SYMLINK_FOLLOW,
-        );
+        let link = |to: &Path| {
+            let from = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            nix::unistd::linkat(AT_FDCWD, from.as_str(), AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW)
+        };
+        // In one step, so that no moment to be killed in leaves a file of another name.
+        if link(path).is_ok() {
+            return Ok(());
+        }
+        let beside = beside(path);
+        let linked = link(&beside);
         if linked.is_err() {
             // Another file system, or a spool that had a name once: copy.
             let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside);
@@ -190,6 +187,27 @@ fn beside(path: &Path) -> PathBuf {
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}", std::process::id()));
     path.with_file_name(name)
+}
+
+/// Whether nobody can change the file any more, whoever has it open: `memfd_create(2)` with its seals.
+fn is_sealed(file: &File) -> bool {
+    let all = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(all))
+}
+
+/// A copy in `dir` of what `file` has, which was `expected` bytes long, and its length.
+fn private_copy(file: &mut io::Take<&mut File>, dir: &Path, expected: u64) -> io::Result<(File, u64)> {
+    let mut copy = nameless(dir)?;
+    // `io::copy` between files is copy_file_range(2), which shares blocks on Btrfs and XFS.
+    match io::copy(file, &mut copy) {
+        Ok(size) => Ok((copy, size)),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            // What was copied so far is free again once the copy is gone.
+            drop(copy);
+            require_space(dir, expected).and(Err(error))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn nameless(dir: &Path) -> io::Result<File> {
@@ -241,6 +259,31 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("b.rpm")).unwrap(), b"before");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         assert!(Spooled::copy_of(&mut File::open("/dev/null").unwrap(), dir.path(), 5).is_err());
+    }
+
+    #[test]
+    fn a_sealed_file_is_read_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory =
+            nix::sys::memfd::memfd_create("p", nix::sys::memfd::MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        let mut memory = File::from(memory);
+        memory.write_all(b"before").unwrap();
+        let inode = |file: &File| std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
+        // Without seals it may change like any other file.
+        let copy = Spooled::copy_of(&mut memory, dir.path(), 6).unwrap();
+        assert_ne!(inode(&copy.file()), inode(&memory));
+        for seal in [SealFlag::F_SEAL_SHRINK, SealFlag::F_SEAL_GROW] {
+            fcntl(&memory, FcntlArg::F_ADD_SEALS(seal)).unwrap();
+            let copy = Spooled::copy_of(&mut memory, dir.path(), 6).unwrap();
+            assert_ne!(inode(&copy.file()), inode(&memory), "it can still be written to");
+        }
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).unwrap();
+        let taken = Spooled::copy_of(&mut memory, dir.path(), 6).unwrap();
+        assert_eq!((inode(&taken.file()), taken.size()), (inode(&memory), 6));
+        assert!(Spooled::copy_of(&mut memory, dir.path(), 5).is_err());
+        let mut text = String::new();
+        ReadAt::new(taken.file(), 0, taken.size()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "before");
     }
 
     #[test]

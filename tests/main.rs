@@ -13,5 +13,6 @@ mod install;
 mod pack;
 mod sandbox;
 mod service;
+mod space;
 mod trust;
 mod verbs;

@@ -12,11 +12,12 @@ use qvm_template::build::compress::{Compression, Method};
 use qvm_template::build::keys::{Algorithm, NewKey, SigningKey};
 use qvm_template::build::package::{Making, Menus, PART, Package, pack};
 
-/// The programs and the folder of this run.
+/// The folder and the key of this run.
 #[derive(Debug)]
 pub struct Data {
     folder: PathBuf,
     key: SigningKey,
+    certificate: String,
 }
 
 /// What an image holds.
@@ -41,6 +42,8 @@ pub struct Wanted {
     pub method: Method,
     /// With which level.
     pub level: u32,
+    /// Whether it has frames and blocks that can be decoded side by side, as ours has, or is one piece, as Qubes' are.
+    pub seams: bool,
 }
 
 /// Seconds since 1970 that stand in every package.
@@ -48,8 +51,9 @@ const BUILT: u32 = 1_763_000_000;
 
 impl Data {
     /// Makes the folder and the key.
-    pub fn new() -> Result<Self> {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
+    pub fn new(folder: Option<PathBuf>) -> Result<Self> {
+        let usual = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
+        let folder = folder.unwrap_or_else(usual);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let key = SigningKey::generate(&NewKey {
             user: "Benchmark <benchmark@example.invalid>".to_owned(),
@@ -58,8 +62,8 @@ impl Data {
             lifetime: None,
             seed: Some("benchmark".to_owned()),
         })?;
-        fs::write(folder.join("key.asc"), key.certificate()?)?;
-        Ok(Self { folder, key })
+        let certificate = key.certificate()?;
+        Ok(Self { folder: folder.canonicalize()?, key, certificate })
     }
 
     /// A path in the folder.
@@ -70,8 +74,13 @@ impl Data {
     /// The package, made when it is not there.
     pub fn package(&self, wanted: &Wanted) -> Result<PathBuf> {
         let stem = format!(
-            "{}-{}-{:?}-{:?}-{}",
-            wanted.name, wanted.mebibytes, wanted.filling, wanted.method, wanted.level
+            "{}-{}-{:?}-{:?}-{}{}",
+            wanted.name,
+            wanted.mebibytes,
+            wanted.filling,
+            wanted.method,
+            wanted.level,
+            if wanted.seams { "-seams" } else { "" }
         );
         let path = self.place(&format!("{stem}.rpm"));
         if path.exists() {
@@ -94,8 +103,9 @@ impl Data {
             manifest: None,
             build_host: "localhost".to_owned(),
         };
+        let compression = Compression::new(wanted.method, Some(wanted.level))?;
         let making = Making {
-            compression: Compression::new(wanted.method, Some(wanted.level))?,
+            compression: if wanted.seams { compression } else { compression.without_seams() },
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             part: PART,
             spool: &self.folder,
@@ -150,7 +160,7 @@ impl Data {
         Ok(path)
     }
 
-    /// A new sandbox with this run's key as the default keyring.
+    /// A new sandbox whose management qube knows this run's key.
     pub fn sandbox(&self, name: &str) -> Result<Sandbox> {
         let place = self.place(name);
         if place.exists() {
@@ -158,14 +168,24 @@ impl Data {
         }
         let sandbox = Sandbox { place };
         sandbox.command(&["new"])?;
+        let keys = sandbox.files("mgmt", "etc/qubes/repo-templates/keys")?;
+        fs::write(keys.join(KEY), &self.certificate)?;
         Ok(sandbox)
     }
-
-    /// The certificate that the packages are signed with.
-    pub fn certificate(&self) -> PathBuf {
-        self.place("key.asc")
-    }
 }
+
+/// File name of the run's certificate.
+const KEY: &str = "RPM-GPG-KEY-benchmark";
+/// The certificate in the management qube.
+pub const KEYRING: &str = "--keyring=/etc/qubes/repo-templates/keys/RPM-GPG-KEY-benchmark";
+/// How the management qube knows the repository.
+pub const REPOSITORY: &str = "[bench]
+name = Benchmark
+baseurl = file:///srv/templates
+enabled = 1
+gpgcheck = 1
+gpgkey = file:///etc/qubes/repo-templates/keys/RPM-GPG-KEY-benchmark
+";
 
 /// A sandboxed system.
 #[derive(Debug)]
@@ -181,6 +201,47 @@ impl Sandbox {
         prefix
     }
 
+    /// A folder of a qube, made where it is missing.
+    pub fn files(&self, qube: &str, folder: &str) -> Result<PathBuf> {
+        let path = self.place.join("qubes").join(qube).join("root").join(folder);
+        fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Lets the UpdateVM serve these packages.
+    pub fn serve(&self, packages: &[&Path]) -> Result<()> {
+        let repository = self.files("sys-net", "srv/templates")?;
+        for package in packages {
+            let name = package.file_name().context("a package has a name")?;
+            fs::hard_link(package, repository.join(name))?;
+        }
+        let build = env!("CARGO_BIN_EXE_qubes-template-build");
+        let status =
+            Command::new(build).arg("repo").arg(&repository).stdout(std::process::Stdio::null()).status()?;
+        ensure!(status.success(), "making the repository ended with {status}");
+        self.know_repository()
+    }
+
+    /// Tells the management qube of the repository.
+    pub fn know_repository(&self) -> Result<()> {
+        let known = self.files("mgmt", "etc/qubes/repo-templates")?;
+        fs::write(known.join("bench.repo"), REPOSITORY)?;
+        fs::write(self.files("mgmt", "usr/share/qubes")?.join("marker-vm"), "4.3\n")?;
+        Ok(())
+    }
+
+    /// Lets the UpdateVM's network have so many bytes a second.
+    pub fn throttle(&self, rate: u64) -> Result<()> {
+        let itself = std::env::current_exe().context("finding this program")?;
+        let script = format!(
+            "#!/bin/sh\n/usr/lib/qubes/qubes-template-service qubes.TemplateDownload | {} {} {rate}\n",
+            itself.display(),
+            crate::measure::THROTTLE
+        );
+        fs::write(self.files("sys-net", "etc/qubes-rpc")?.join("qubes.TemplateDownload"), script)?;
+        Ok(())
+    }
+
     /// Runs a command in the management qube, unmeasured.
     pub fn run(&self, command: &[&str]) -> Result<()> {
         let prefix = self.prefix();
@@ -194,6 +255,13 @@ impl Sandbox {
             Command::new(env!("CARGO_BIN_EXE_qubes-sandbox")).args(words).arg(&self.place).status()?;
         ensure!(status.success(), "qubes-sandbox {words:?} ended with {status}");
         Ok(())
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Volumes of some GiB; the packages stay.
+        let _ = fs::remove_dir_all(&self.place);
     }
 }
 

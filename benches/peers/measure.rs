@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,10 @@ use serde::{Deserialize, Serialize};
 
 /// First argument that turns this program into the one that measures inside a qube.
 pub const CHILD: &str = "measure-command";
+/// First argument that turns it into one that passes its input on, at so many bytes a second.
+pub const THROTTLE: &str = "throttle";
+/// First argument that turns it into one that writes so many zeros, as fast as can be.
+pub const ZEROS: &str = "zeros";
 
 /// What one run of a command cost.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -23,6 +28,8 @@ pub struct Cost {
     pub cpu: f64,
     /// Largest sum of resident memory of its processes, in bytes, sampled every 10 ms. Shared pages count for each process.
     pub memory: u64,
+    /// Bytes that it made the kernel write to disks.
+    pub written: u64,
 }
 
 /// Runs `command` inside a qube of the sandbox, as `prefix` says, and measures it there, without the sandbox's own cost.
@@ -50,7 +57,7 @@ pub fn in_qube(prefix: &[OsString], command: &[impl AsRef<OsStr>]) -> Result<Cos
 /// Runs and measures a command here.
 pub fn here(command: &[impl AsRef<OsStr>]) -> Result<Cost> {
     let (program, arguments) = command.split_first().context("an empty command")?;
-    let before = cpu()?;
+    let before = (cpu()?, written()?);
     let start = Instant::now();
     let mut child = Command::new(program)
         .args(arguments)
@@ -75,7 +82,7 @@ pub fn here(command: &[impl AsRef<OsStr>]) -> Result<Cost> {
     drop(stop);
     let memory = sampler.join().unwrap_or(0);
     ensure!(status.success(), "{} ended with {status}", program.as_ref().display());
-    Ok(Cost { wall, cpu: cpu()? - before, memory })
+    Ok(Cost { wall, cpu: cpu()? - before.0, memory, written: written()? - before.1 })
 }
 
 /// Body of the process that measures inside a qube.
@@ -90,6 +97,45 @@ pub fn child(arguments: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Passes standard input on, never faster than `rate` bytes a second.
+pub fn throttle(rate: u64) -> Result<()> {
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let mut buffer = vec![0; 64 << 10];
+    let start = Instant::now();
+    let mut passed: u64 = 0;
+    loop {
+        let length = input.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        output.write_all(&buffer[..length])?;
+        passed += u64::try_from(length)?;
+        let due = Duration::from_nanos(u64::try_from(u128::from(passed) * 1_000_000_000 / u128::from(rate))?);
+        thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+}
+
+/// Writes so many zeros from one buffer that stays in the processor's cache.
+pub fn zeros(mut count: u64) -> Result<()> {
+    let buffer = vec![0; 256 << 10];
+    let mut output = std::io::stdout().lock();
+    // As much as our own pipe holds; a machine that does not allow it lets neither have it.
+    let _ = nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 20));
+    while count > 0 {
+        let length = usize::try_from(count)?.min(buffer.len());
+        output.write_all(&buffer[..length])?;
+        count -= u64::try_from(length)?;
+    }
+    Ok(())
+}
+
+/// Bytes that this process and those that it waited for made the kernel write.
+fn written() -> Result<u64> {
+    let text = fs::read_to_string("/proc/self/io").context("reading /proc/self/io")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.context("no write_bytes in /proc/self/io")?.trim().parse().context("reading /proc/self/io")
 }
 
 fn cpu() -> Result<f64> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub struct RowResult {
     /// Name of the row.
-    pub name: &'static str,
+    pub name: String,
     /// What is compared.
     pub what: &'static str,
     /// Unit of the figures.
@@ -22,6 +22,8 @@ pub struct RowResult {
     pub ratio: f64,
     /// Largest ratio that meets the goal.
     pub goal: f64,
+    /// Whether it does.
+    pub met: bool,
 }
 
 /// Minimum, median and maximum.
@@ -30,6 +32,8 @@ pub struct Spread {
     min: f64,
     median: f64,
     max: f64,
+    /// How many figures there are.
+    rounds: usize,
 }
 
 impl Spread {
@@ -43,47 +47,54 @@ impl Spread {
         } else {
             f64::midpoint(sorted[middle - 1], sorted[middle])
         };
-        Self { min: sorted[0], median, max: sorted[sorted.len() - 1] }
+        Self { min: sorted[0], median, max: sorted[sorted.len() - 1], rounds: sorted.len() }
     }
 }
 
 impl RowResult {
     /// Compares two sets of figures.
     pub fn new(
-        name: &'static str,
+        name: impl Into<String>,
         what: &'static str,
         unit: &'static str,
         (ours, peer): (&[f64], &[f64]),
         goal: f64,
     ) -> Self {
         let (ours, peer) = (Spread::of(ours), Spread::of(peer));
-        Self { name, what, unit, ours, peer, ratio: ours.median / peer.median, goal }
+        let ratio = ours.median / peer.median;
+        Self { name: name.into(), what, unit, ours, peer, ratio, goal, met: ratio <= goal }
+    }
+
+    /// A row that could not be measured.
+    pub fn failed(name: &str) -> Self {
+        Self::new(name, "could not be measured", "", (&[f64::NAN], &[f64::NAN]), 0.0)
     }
 
     /// Whether the ratio is as small as it should be.
     pub fn meets_goal(&self) -> bool {
-        self.ratio <= self.goal
+        self.met
     }
 }
 
 /// One line for a row.
 pub fn print(row: &RowResult) {
-    let spread = |s: &Spread| format!("{:.3}/{:.3}/{:.3}", s.min, s.median, s.max);
+    let spread = |s: &Spread| format!("{:.3}/{:.3}/{:.3} x{}", s.min, s.median, s.max, s.rounds);
     println!(
-        "{:<26} ours {:>26}  peer {:>26} {:<4} ratio {:>7.4}  goal {:>6.4}  {}  ({})",
+        "{:<22} ours {:>28}  peer {:>28} {:<3} ratio {:>7.4}  goal {:>6.4}  {:<6}  {}",
         row.name,
         spread(&row.ours),
         spread(&row.peer),
         row.unit,
         row.ratio,
         row.goal,
-        if row.meets_goal() { "met" } else { "MISSED" },
+        if row.met { "met" } else { "MISSED" },
         row.what,
     );
 }
 
 /// All rows as JSON at `path`.
-pub fn write_json(rows: &[RowResult], path: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(rows)?;
+pub fn write_json(rows: &[RowResult], quick: bool, path: &Path) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(&serde_json::json!({ "schema": 1, "quick": quick, "rows": rows }))?;
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

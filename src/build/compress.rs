@@ -17,8 +17,9 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Length of what one zstd frame holds. Twice the window of level 19, so little is lost at the seams.
-pub const FRAME: usize = 16 << 20;
+/// Length of what one zstd frame holds: the window of level 19. Whole templates become 1.4 % larger by it than in one
+/// frame (0.6 % with 16 MiB, 2.6 % with 4); in return a reader needs no more than for Qubes' own packages.
+pub const FRAME: usize = 8 << 20;
 /// Length of what one xz block holds: what xz takes by itself at its usual level.
 pub const XZ_BLOCK: u64 = 24 << 20;
 
@@ -39,12 +40,13 @@ pub enum Method {
 pub struct Compression {
     method: Method,
     level: u32,
+    seams: bool,
 }
 
 impl Default for Compression {
     /// What Qubes' own templates have: zstd, level 19.
     fn default() -> Self {
-        Self { method: Method::Zstd, level: 19 }
+        Self { method: Method::Zstd, level: 19, seams: true }
     }
 }
 
@@ -66,7 +68,14 @@ impl Compression {
             possible.start(),
             possible.end()
         );
-        Ok(Self { method, level })
+        Ok(Self { method, level, seams: true })
+    }
+
+    /// The same without seams: one zstd frame, one xz block, as rpmbuild writes them. Readers have to begin at the
+    /// beginning and can use one core only; this is for comparisons with such packages.
+    #[must_use]
+    pub fn without_seams(self) -> Self {
+        Self { seams: false, ..self }
     }
 
     /// The method's name as it stands in a package.
@@ -97,6 +106,18 @@ impl Compression {
     /// When the compressor cannot be set up.
     pub fn writer<W: Write>(self, out: W, threads: NonZeroUsize) -> Result<Compressor<W>> {
         let inner = match self.method {
+            Method::Zstd if !self.seams => {
+                let mut encoder = zstd::stream::write::Encoder::new(out, i32::try_from(self.level)?)?;
+                encoder.include_checksum(true)?;
+                encoder.multithread(u32::try_from(threads.get())?)?;
+                Inner::Frame(encoder)
+            }
+            Method::Xz if !self.seams => {
+                let check = liblzma::stream::Check::Crc64;
+                let stream = liblzma::stream::Stream::new_easy_encoder(self.level, check);
+                let stream = stream.context("setting up the xz compressor")?;
+                Inner::Xz(liblzma::write::XzEncoder::new_stream(out, stream))
+            }
             Method::Zstd => Inner::Zstd(Frames::new(out, i32::try_from(self.level)?, threads)),
             Method::Xz => {
                 Inner::Xz(liblzma::write::XzEncoder::new_stream(out, xz_stream(self.level, threads)?))
@@ -128,6 +149,7 @@ pub struct Compressor<W: Write> {
 
 enum Inner<W: Write> {
     Zstd(Frames<W>),
+    Frame(zstd::stream::write::Encoder<'static, W>),
     Xz(liblzma::write::XzEncoder<W>),
     Gzip(flate2::write::GzEncoder<W>),
 }
@@ -136,6 +158,7 @@ impl<W: Write> std::fmt::Debug for Inner<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Zstd(_) => "Zstd",
+            Self::Frame(_) => "Frame",
             Self::Xz(_) => "Xz",
             Self::Gzip(_) => "Gzip",
         })
@@ -150,6 +173,7 @@ impl<W: Write> Compressor<W> {
     pub fn finish(self) -> io::Result<W> {
         match self.inner {
             Inner::Zstd(frames) => frames.finish(),
+            Inner::Frame(encoder) => encoder.finish(),
             Inner::Xz(encoder) => encoder.finish(),
             Inner::Gzip(encoder) => encoder.finish(),
         }
@@ -160,6 +184,7 @@ impl<W: Write> Write for Compressor<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.inner {
             Inner::Zstd(frames) => frames.write(bytes),
+            Inner::Frame(encoder) => encoder.write(bytes),
             Inner::Xz(encoder) => encoder.write(bytes),
             Inner::Gzip(encoder) => encoder.write(bytes),
         }
@@ -313,6 +338,21 @@ mod tests {
         assert!(first < one.len());
         assert_eq!(zstd::zstd_safe::get_frame_content_size(&one).unwrap(), Some(FRAME as u64));
         assert_eq!(zstd::stream::decode_all(pack(zstd, b"", 2).as_slice()).unwrap(), b"");
+    }
+
+    #[test]
+    fn without_seams_there_is_one_frame_or_block() {
+        let content = content();
+        let pack = |method| {
+            let compression = Compression::new(method, Some(1)).unwrap().without_seams();
+            super::tests::pack(compression, &content, 2)
+        };
+        let zstd = pack(Method::Zstd);
+        assert_eq!(zstd::zstd_safe::find_frame_compressed_size(&zstd).unwrap(), zstd.len());
+        assert!(zstd::stream::decode_all(zstd.as_slice()).unwrap() == content);
+        let xz = pack(Method::Xz);
+        // The flags of the first block: no sizes, so nothing to begin at but the beginning.
+        assert_eq!(xz[13] & 0xc0, 0);
     }
 
     #[test]
