@@ -17,7 +17,9 @@ use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded, system};
 use crate::appmenus::AppMenus;
 use crate::cancel::Cancel;
 use crate::download::{blocking, check_local};
+use crate::extras::Extras;
 use crate::install::{import, must_be_off, open};
+use crate::journal::Journal;
 use crate::post_install::{self, Outcome};
 use crate::qrexec::{Limits as RunLimits, Program, Side};
 use crate::report::{Failure, Message, Reporter};
@@ -25,7 +27,7 @@ use crate::root_image::{Limits, RootImage};
 use crate::settings;
 use crate::template::TemplateName;
 use crate::template::conf::AllowPv;
-use crate::transaction::Transaction;
+use crate::transaction::{Desk, Transaction};
 use crate::verify::TEMPLATES;
 
 /// How many reading calls are under way at a time.
@@ -72,21 +74,26 @@ pub async fn post_install(
     let qubes = system::list(api).await?;
     let (name, pool) = (&order.name, order.pool.as_deref());
     let mut source = Source::of(order);
+    let extras = Extras::new(None);
+    // The caller began this and knows what to do when it is cut short: nothing is written down.
+    let desk = Desk { api, reporter, cancel, extras: &extras, state: None };
+    let mut notes = Journal::new(name.as_str(), "post-install", false);
     let mut transaction = match qubes.iter().find(|qube| qube.name == name.as_str()) {
         Some(qube) => {
             must_be_off(qube)?;
             let features = settings::touched_features();
-            Transaction::replace(api, reporter, cancel, name, &features).await?
+            Transaction::replace(desk, name, &features, notes).await?
         }
         None => {
             source.move_aside(name)?;
-            Transaction::create(api, reporter, cancel, name, pool).await?
+            notes.is_new = true;
+            Transaction::create(desk, name, pool, notes).await?
         }
     };
     match steps(&mut transaction, reporter, order, &source.directory).await {
         Ok(outcome) => {
             let is_new = transaction.is_new();
-            transaction.commit();
+            transaction.commit().await;
             if !order.keep_source {
                 source.remove(is_new).await?;
             }

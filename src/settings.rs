@@ -8,7 +8,7 @@ use crate::appmenus::AppMenus;
 use crate::payload::TemplateFiles;
 use crate::report::Failure;
 use crate::template::conf::{AllowPv, MENU_LISTS, Setting, TemplateConf, menu_items};
-use crate::template::installed::{FEATURES, Installed};
+use crate::template::installed::{FEATURES, Installed, NOT_FINALIZED};
 use crate::template::{RepoId, Timestamp};
 use crate::transaction::Transaction;
 use crate::verify::PackageInfo;
@@ -17,7 +17,7 @@ use crate::verify::PackageInfo;
 #[must_use]
 pub fn touched_features() -> Vec<&'static str> {
     let menus = MENU_LISTS.iter().map(|(_, feature)| *feature);
-    FEATURES.into_iter().chain(menus).chain(TemplateConf::features()).collect()
+    FEATURES.into_iter().chain([NOT_FINALIZED]).chain(menus).chain(TemplateConf::features()).collect()
 }
 
 /// Carries out the wishes of a package, but for the first start.
@@ -123,17 +123,23 @@ mod tests {
     use super::*;
     use crate::admin::fake::{FakeAdmin, Fault};
     use crate::cancel::Cancel;
+    use crate::extras::Extras;
+    use crate::journal::Journal;
     use crate::report::fake::Heard;
     use crate::template::TemplateName;
+    use crate::transaction::Desk;
 
     fn applied(api: &Rc<FakeAdmin>, files: &TemplateFiles) -> (Vec<String>, Vec<String>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (heard, cancel, name) = (Heard::default(), Cancel::never(), TemplateName::new("t").unwrap());
         runtime.block_on(async {
             let features = touched_features();
-            let mut own = Transaction::replace(api, &heard, &cancel, &name, &features).await.unwrap();
+            let extras = Extras::new(None);
+            let desk = Desk { api, reporter: &heard, cancel: &cancel, extras: &extras, state: None };
+            let notes = Journal::new("t", "upgrade", false);
+            let mut own = Transaction::replace(desk, &name, &features, notes).await.unwrap();
             apply(&mut own, files, AllowPv::No, "/d", None).await.unwrap();
-            own.commit();
+            own.commit().await;
         });
         (api.changed(), heard.lines())
     }

@@ -19,8 +19,10 @@ pub struct FakeQube {
     pub properties: BTreeMap<String, String>,
     /// Content of the volumes.
     pub volumes: BTreeMap<String, Vec<u8>>,
-    /// Earlier contents, oldest first; at most two are kept.
-    pub revisions: BTreeMap<String, Vec<Vec<u8>>>,
+    /// Earlier contents by name, oldest first; at most two are kept.
+    pub revisions: BTreeMap<String, Vec<(String, Vec<u8>)>>,
+    /// How many there have been.
+    pub commits: usize,
 }
 
 /// What a rule of the fake answers.
@@ -113,6 +115,7 @@ impl FakeAdmin {
                     }
                 }
             }
+            "admin.pool.Info" => Ok(b"driver=lvm_thin\n".to_vec()),
             _ => Err(CallError::Empty(call.clone())),
         }
     }
@@ -126,6 +129,9 @@ impl FakeAdmin {
                 Some(value) => Ok(value.clone().into_bytes()),
                 None => Err(exception(call, "QubesFeatureNotFoundError", "Feature not set")),
             },
+            "admin.vm.feature.List" => {
+                Ok(qube.features.keys().map(|name| format!("{name}\n")).collect::<String>().into_bytes())
+            }
             "admin.vm.feature.Set" => {
                 qube.features.insert(arg.into(), text);
                 Ok(Vec::new())
@@ -153,13 +159,14 @@ impl FakeAdmin {
             }
             "admin.vm.volume.Info" => Ok(b"pool=vm-pool\nsize=10\nusage=1\nrevisions_to_keep=2\n".to_vec()),
             "admin.vm.volume.ListSnapshots" => {
-                let count = qube.revisions.get(arg).map_or(0, Vec::len);
-                Ok((0..count).map(|n| format!("{n}\n")).collect::<String>().into_bytes())
+                let kept = qube.revisions.get(arg).into_iter().flatten();
+                Ok(kept.map(|(id, _)| format!("{id}\n")).collect::<String>().into_bytes())
             }
             "admin.vm.volume.Revert" => {
-                let wanted: usize = text.parse().unwrap_or(usize::MAX);
-                let content = qube.revisions.get(arg).and_then(|all| all.get(wanted)).cloned();
-                let Some(content) = content else { return Err(CallError::Empty(call.clone())) };
+                let mut kept = qube.revisions.get(arg).into_iter().flatten();
+                let Some((_, content)) = kept.find(|(id, _)| *id == text).cloned() else {
+                    return Err(CallError::Empty(call.clone()));
+                };
                 Self::commit(qube, arg, content);
                 Ok(Vec::new())
             }
@@ -188,8 +195,9 @@ impl FakeAdmin {
 
     fn commit(qube: &mut FakeQube, volume: &str, content: Vec<u8>) {
         let old = qube.volumes.insert(volume.into(), content).unwrap_or_default();
+        qube.commits += 1;
         let kept = qube.revisions.entry(volume.into()).or_default();
-        kept.push(old);
+        kept.push((qube.commits.to_string(), old));
         if kept.len() > 2 {
             kept.remove(0);
         }

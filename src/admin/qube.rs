@@ -54,6 +54,14 @@ impl<'a> QubeApi<'a> {
         }
     }
 
+    /// Names of the features that are set.
+    ///
+    /// # Errors
+    /// When the call fails or its answer cannot be read.
+    pub async fn features(&self) -> Result<Vec<String>, CallError> {
+        Ok(self.ask("admin.vm.feature.List", None).await?.lines().map(str::to_owned).collect())
+    }
+
     /// Sets a feature.
     ///
     /// # Errors

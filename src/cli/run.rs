@@ -80,6 +80,7 @@ fn begin(typed: &Typed, ledger: &Ledger) -> Result<Done, Failure> {
         let cancel =
             Cancel::on_signals().map_err(|error| Failure::new(format!("listening for signals: {error}")))?;
         let run = Run { typed, settings: &settings, terminal: &terminal, cancel: &cancel, ledger };
+        run.tell_unfinished();
         run.command().await
     });
     // A question that nobody answered may still be waiting on a thread.
@@ -124,6 +125,8 @@ impl Run<'_> {
             Command::Downgrade => self.install(Verb::Downgrade).await,
             Command::Renew => self.install(Verb::Renew).await,
             Command::Download => self.download().await,
+            Command::Recover => self.recover().await,
+            Command::Finalize => self.finalize().await,
         }
     }
 

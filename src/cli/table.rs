@@ -22,6 +22,8 @@ pub enum Command {
     MigrateFromRpmdb,
     Renew,
     Trust,
+    Recover,
+    Finalize,
     Config,
     Docs,
 }
@@ -448,6 +450,22 @@ pub static COMMANDS: &[CommandDef] = &[
         details: "`trust list` shows for each enabled repository which certificates may sign its templates (fingerprint, user id, \
                   expiry), and whether they could today; and the same for local files. Nobody is asked.",
         ..CommandDef::new(Command::Trust, "trust", "ACTION", "Show whose signatures count")
+    },
+    CommandDef {
+        original: false,
+        details: "Finishes or undoes work on templates that was cut short by a power cut, a kill or the like: a new template is \
+                  removed, or completed where only its first start was missing; an existing one goes back to its old content and \
+                  settings, or is completed where the storage pool has not kept them. Without a name, all such work. Every \
+                  other command tells when there is any, and install, reinstall, upgrade and downgrade do this first for the \
+                  templates that they are for. Status 3: a template is installed, but not finalized.",
+        ..CommandDef::new(Command::Recover, "recover", "TEMPLATE", "Finish or undo work that was cut short")
+    },
+    CommandDef {
+        original: false,
+        details: "Repeats the first start of templates, in which they tell dom0 what they support, and nothing else. A template \
+                  whose first start failed has the feature qvm-template-not-finalized until this succeeds. Status 3: it failed \
+                  again.",
+        ..CommandDef::new(Command::Finalize, "finalize", "TEMPLATE", "Repeat the first start of templates")
     },
     CommandDef {
         original: false,

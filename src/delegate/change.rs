@@ -260,6 +260,7 @@ async fn put(
         // The specification is of our making: it must not pass for one that asks for an old build on purpose.
         demands: Demands { unattended: true, ..settings.demands() },
         max_image: Some(largest),
+        state: crate::state::Directory::open(settings.state_dir.value.as_deref())?,
     };
     if owner == Owner::Nobody {
         desk.records.set_pending(name.as_str(), Some(&desk.caller))?;
@@ -349,7 +350,8 @@ async fn remove(desk: &Desk<'_>, name: &TemplateName, before: Option<Installed>)
     if before.is_none() {
         return Err(No::because(Refused::NoTemplate, "not a template of this tool"));
     }
-    let _lock = Lock::take("remove").map_err(|error| No::failed(&Failure::Failed(error.into())))?;
+    let lock = Lock::take("remove").map_err(|error| No::failed(&Failure::Failed(error.into())))?;
+    lock.template(name.as_str()).map_err(|error| No::failed(&Failure::Failed(error.into())))?;
     desk.cancel.check()?;
     QubeApi::new(desk.api, name.as_str()).remove().await.map_err(|error| {
         let refused = if error.is("QubesVMInUseError") { Refused::InUse } else { Refused::Failed };

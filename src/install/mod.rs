@@ -18,6 +18,7 @@
 mod choose;
 mod line;
 mod put;
+mod recover_first;
 mod summary;
 
 use std::path::{Path, PathBuf};
@@ -31,11 +32,14 @@ use crate::admission::{Admission, Demands, Wish};
 use crate::cancel::Cancel;
 use crate::catalogue::Catalogue;
 use crate::download::Package;
+use crate::extras::Extras;
 use crate::ledger::{Action, Build, Ledger};
 use crate::lock::Lock;
 use crate::report::{Failure, Reporter};
+use crate::state::Directory;
 use crate::template::conf::AllowPv;
 use crate::template::{Evr, Offer, RepoId, TemplateName, Timestamp};
+use crate::transaction::Desk;
 use crate::verify::Verified;
 
 /// How many reading calls are under way at a time.
@@ -89,6 +93,8 @@ pub struct Order {
     pub cache: PathBuf,
     /// What is demanded of packages beyond the policy.
     pub demands: Demands,
+    /// What is remembered between runs.
+    pub state: Directory,
     /// Largest root image, in bytes, where somebody else's quota says so.
     pub max_image: Option<u64>,
 }
@@ -133,7 +139,9 @@ pub async fn run(
         Verb::Downgrade => Wish::Older,
     };
     let admission = Admission::new(&order.demands, wish, &order.named, catalogue.options(), reporter);
-    Run { api, catalogue, reporter, cancel, order, admission, ledger }.run().await
+    let extras = Extras::new(Some(&order.state));
+    let desk = Desk { api, reporter, cancel, extras: &extras, state: Some(&order.state) };
+    Run { api, catalogue, reporter, cancel, order, admission, ledger, desk: &desk }.run().await
 }
 
 struct Run<'a, 'c> {
@@ -144,6 +152,7 @@ struct Run<'a, 'c> {
     order: &'a Order,
     admission: Admission<'a>,
     ledger: &'a Ledger,
+    desk: &'a Desk<'a>,
 }
 
 /// A package that is to be installed, and how to get at it.
@@ -168,7 +177,7 @@ struct Job {
 
 impl Run<'_, '_> {
     async fn run(&self) -> Result<Summary, Failure> {
-        let _lock = match self.order.dry_run {
+        let lock = match self.order.dry_run {
             true => None,
             false => Some(Lock::take(self.verb_word()).map_err(anyhow::Error::from)?),
         };
@@ -177,8 +186,14 @@ impl Run<'_, '_> {
             make_private(&self.order.cache)?;
         }
         let locals = self.local_packages(&files).await?;
+        if let Some(lock) = &lock {
+            self.recover_first(lock, &specs, &locals).await?;
+        }
         let offers = self.choose(&specs).await?;
         let jobs = self.check(locals, offers).await?;
+        if let Some(lock) = &lock {
+            lock.templates(jobs.iter().map(|job| job.name.as_str())).map_err(anyhow::Error::from)?;
+        }
         for job in &jobs {
             let before = self.before(job).await?;
             self.ledger.plan(job.name.as_str(), self.action(), before, Some(job.after.clone()));

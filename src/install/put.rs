@@ -6,17 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 
 use super::{Job, Run, Source, TICK, TooLarge, Verb, absent, local, now};
-use crate::admin::{QubeApi, system};
+use crate::admin::system;
 use crate::appmenus::{AppMenus, Scratch};
+use crate::checkpoint;
 use crate::download::blocking;
+use crate::journal::{Goal, Journal, Step};
 use crate::payload::{Payload, TemplateFiles};
 use crate::post_install;
+use crate::recover;
 use crate::report::{Failure, Message, Phase, Reporter};
 use crate::root_image::{CopyError, Limits, RootImage};
 use crate::settings;
-use crate::template::installed::MARKER;
+use crate::template::conf::AllowPv;
 use crate::template::{RepoId, TemplateName};
-use crate::transaction::Transaction;
+use crate::transaction::{Transaction, Undone};
 use crate::verify::{PackageInfo, TEMPLATES, Verified};
 use crate::volume::ImportError;
 
@@ -44,37 +47,49 @@ impl Run<'_, '_> {
         if let Some(limit) = self.order.max_image.filter(|limit| image.size() > *limit) {
             return Err(Failure::Failed(TooLarge { size: image.size(), limit }.into()));
         }
-        let mut transaction = self.begin(&job.name).await?;
-        match self.steps(&mut transaction, image, &info, &package.repo).await {
+        let mut transaction = self.begin(&job.name, &info, &package.repo).await?;
+        match self.steps(&mut transaction, image, &info).await {
             Ok(outcome) => {
-                transaction.commit();
+                transaction.commit().await;
                 if let Some(file) = package.file.filter(|_| !self.order.keep_cache) {
                     let _ = std::fs::remove_file(file);
                 }
                 Ok(outcome)
             }
             Err(error) => {
-                self.go_back(transaction, &info, &package.repo).await;
+                go_back(transaction).await;
                 Err(error)
             }
         }
     }
 
-    pub(super) async fn begin<'n>(&'n self, name: &'n TemplateName) -> Result<Transaction<'n>, Failure> {
+    pub(super) async fn begin<'n>(
+        &'n self,
+        name: &'n TemplateName,
+        info: &PackageInfo,
+        repo: &RepoId,
+    ) -> Result<Transaction<'n>, Failure> {
         // Much time may have passed since the checks, and not everybody heeds the lock.
         let qubes = system::list(self.api).await?;
         let there = qubes.iter().find(|qube| qube.name == name.as_str());
+        let mut notes = Journal::new(name.as_str(), self.verb_word(), self.order.verb == Verb::Install);
+        notes.skip_start = self.order.skip_start;
+        let description = settings::description(info, repo, now()).to_features();
+        notes.goal = Goal {
+            allow_pv: self.order.allow_pv == AllowPv::Yes,
+            description: description.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            ..Goal::default()
+        };
         match (self.order.verb, there) {
             (Verb::Install, None) => {
-                let pool = self.order.pool.as_deref();
-                Transaction::create(self.api, self.reporter, self.cancel, name, pool).await
+                Transaction::create(*self.desk, name, self.order.pool.as_deref(), notes).await
             }
             (Verb::Install, Some(_)) => Err(Failure::new(format!("a qube '{name}' has appeared meanwhile"))),
             (_, None) => Err(absent(name.as_str())),
             (_, Some(qube)) => {
                 must_be_off(qube)?;
                 let features = settings::touched_features();
-                Transaction::replace(self.api, self.reporter, self.cancel, name, &features).await
+                Transaction::replace(*self.desk, name, &features, notes).await
             }
         }
     }
@@ -84,14 +99,15 @@ impl Run<'_, '_> {
         transaction: &mut Transaction<'_>,
         image: RootImage,
         info: &PackageInfo,
-        repo: &RepoId,
     ) -> Result<post_install::Outcome, Failure> {
         transaction.say("Importing data");
         let files = import(transaction, self.reporter, image).await?;
+        transaction.imported().await?;
         if !transaction.is_new() {
             transaction.say("Clearing private volume");
             transaction.clear_private().await?;
         }
+        transaction.step(Step::Settings, "settings")?;
         transaction.set_property("installed_by_rpm", "False").await?;
         let appmenus = if self.order.skip_start { AppMenus::find() } else { None };
         let scratch = match &appmenus {
@@ -101,11 +117,16 @@ impl Run<'_, '_> {
         let directory = scratch.as_ref().map_or_else(|| format!("{TEMPLATES}{}", info.name), Scratch::path);
         let allow_pv = self.order.allow_pv;
         settings::apply(transaction, &files, allow_pv, &directory, appmenus.as_ref()).await?;
+        checkpoint::reach("settings-done");
         let outcome = match self.order.skip_start {
             true => post_install::Outcome::Done,
             false => self.first_start(transaction).await?,
         };
-        settings::describe(transaction, &settings::description(info, repo, now())).await?;
+        transaction.step(Step::Describing, "describing")?;
+        for (feature, value) in transaction.notes().goal.description.clone() {
+            transaction.set_feature(&feature, &value).await?;
+        }
+        checkpoint::reach("described");
         Ok(outcome)
     }
 
@@ -118,30 +139,20 @@ impl Run<'_, '_> {
         meter.finish();
         Ok(outcome)
     }
+}
 
-    /// Undoes what was begun. Where that is not possible, leaves a template that every later command can deal with.
-    pub(super) async fn go_back(&self, transaction: Transaction<'_>, info: &PackageInfo, repo: &RepoId) {
-        let (name, is_new) = (transaction.name(), transaction.is_new());
-        let undone = transaction.undo().await;
-        if undone.complete {
-            return;
-        }
-        let qube = QubeApi::new(self.api, name.as_str());
-        if is_new {
-            // Without this mark it could be neither installed (it exists) nor reinstalled (it is not managed).
-            let _ = qube.set_feature(MARKER, name.as_str()).await;
-            let text = format!("{name}: left unfinished; 'qvm-template upgrade {name}' installs it again");
-            self.reporter.say(&Message::Warning(&text));
-        } else if undone.new_content {
-            for (feature, value) in settings::description(info, repo, now()).to_features() {
-                let _ = qube.set_feature(feature, &value).await;
-            }
-            let text = format!(
-                "{name}: has the new root volume, but not all of its settings; \
-                 'qvm-template reinstall {name}' sets them"
-            );
-            self.reporter.say(&Message::Warning(&text));
-        }
+/// Undoes what was begun. Where the old content is gone, completes what is there as far as that goes; what is left to be
+/// done then stands in the journal.
+async fn go_back(transaction: Transaction<'_>) {
+    let name = transaction.name();
+    let (reporter, help) = (transaction.reporter(), format!("'qvm-template recover {name}' tries again"));
+    match transaction.undo().await {
+        Undone::Complete => {}
+        Undone::Partly(_) => reporter.say(&Message::Warning(&format!("{name}: {help}"))),
+        Undone::NoWayBack(transaction) => match recover::complete_instead(transaction).await {
+            Ok(outcome) => reporter.say(&Message::Warning(&outcome.told(name.as_str()))),
+            Err(error) => reporter.say(&Message::Warning(&error.to_string())),
+        },
     }
 }
 
@@ -155,8 +166,8 @@ pub(crate) async fn import(
     let mut meter = reporter.phase(Phase::Import, name.as_str(), Some(image.size()));
     let done = Arc::new(AtomicU64::new(0));
     let written = done.clone();
-    let importing = transaction.import(image.size(), move |mut out| {
-        image.copy_to(&mut out, &mut |bytes| written.store(bytes, Ordering::Relaxed))
+    let importing = transaction.import(image.size(), move |mut out, noter| {
+        image.copy_and(&mut out, &mut |bytes| written.store(bytes, Ordering::Relaxed), noter)
     });
     tokio::pin!(importing);
     let mut ticks = tokio::time::interval(TICK);

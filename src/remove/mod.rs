@@ -67,10 +67,13 @@ pub async fn run(
     }
     let qubes = system::list(api).await?;
     check(names, &qubes, options)?;
-    let _lock = match options.dry_run {
+    let lock = match options.dry_run {
         true => None,
         false => Some(Lock::take("remove").map_err(anyhow::Error::from)?),
     };
+    if let Some(lock) = &lock {
+        lock.templates(names.iter().map(String::as_str)).map_err(anyhow::Error::from)?;
+    }
     if options.mode == Mode::Plain {
         names.iter().for_each(|name| ledger.plan(name, Action::Remove, None, None));
         if options.dry_run {

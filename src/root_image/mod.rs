@@ -68,7 +68,7 @@ pub enum CopyError {
     Rejected(#[from] Rejection),
     /// The receiver did not take it.
     #[error("writing the image")]
-    Write(#[source] io::Error),
+    Write(#[from] io::Error),
 }
 
 impl RootImage {
@@ -115,9 +115,23 @@ impl RootImage {
     /// If the package turns out to be something else than what was verified or an image, or `out` fails. Then `out`
     /// did not get the last bytes.
     pub fn copy_to(
+        self,
+        out: &mut impl Write,
+        on_progress: &mut dyn FnMut(u64),
+    ) -> Result<TemplateFiles, CopyError> {
+        self.copy_and(out, on_progress, |_| Ok(()))
+    }
+
+    /// As [`Self::copy_to`], with a last word of `before_end` on the files beside the image: what it says comes before
+    /// the last bytes, when everything is proven, and its failure keeps them back.
+    ///
+    /// # Errors
+    /// As [`Self::copy_to`], and when `before_end` fails.
+    pub fn copy_and(
         mut self,
         out: &mut impl Write,
         on_progress: &mut dyn FnMut(u64),
+        before_end: impl FnOnce(&TemplateFiles) -> io::Result<()>,
     ) -> Result<TemplateFiles, CopyError> {
         let mut out = HoldBack::new(out, self.size, HELD_BACK);
         let mut written = 0;
@@ -149,6 +163,7 @@ impl RootImage {
             }
         };
         self.pump.join()?;
+        before_end(&files).map_err(CopyError::Write)?;
         out.release().map_err(CopyError::Write)?;
         Ok(files)
     }

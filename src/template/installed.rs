@@ -38,6 +38,9 @@ pub struct Installed {
 /// The feature that makes a qube a managed template.
 pub const MARKER: &str = "template-name";
 
+/// Feature of ours: the first start did not go as it should, or has not been; the value is a word that says why.
+pub const NOT_FINALIZED: &str = "qvm-template-not-finalized";
+
 /// All features that describe an installed template, in the order in which the original sets them.
 pub const FEATURES: [&str; 11] = [
     MARKER,

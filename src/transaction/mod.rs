@@ -1,24 +1,27 @@
 //! A template that is being installed or replaced, and the way back.
 //!
-//! Every change goes through [`Transaction`], which notes what was there before. [`Transaction::commit`] ends it well;
-//! [`Transaction::undo`] goes back: a new template is removed; an existing one gets its root and private volume, its
-//! features and its properties as they were.
-//!
-//! # How an earlier content is found
-//!
-//! A pool that keeps revisions adds one at each commit (import, clear, the stop of a qube that ran), newest last, and
-//! forgets the oldest beyond `revisions_to_keep`. After `n` commits of ours the content from before is the `n`-th from
-//! the end, if there are so many. A pool that keeps none, or fewer, has nothing there, and then there is no way back:
-//! what was written stays, and the failure says so. Nothing is asked beforehand, so that a policy that does not
-//! grant these calls is never offended by an installation that succeeds.
+//! Every change goes through [`Transaction`], which notes what was there before, in a [`Journal`] that outlives the
+//! process. [`Transaction::commit`] ends it well; [`Transaction::undo`] goes back: a new template is removed; an existing
+//! one gets its root and private volume, its features and its properties as they were. Where the storage pool has kept no
+//! earlier content there is no way back, and [`crate::recover::complete`] goes the other way: the new template is
+//! completed. Both work as well in another process after this one was cut short ([`Transaction::resume`]).
 
+pub mod evidence;
+mod prepare;
 mod undo;
 
+use std::io;
+
+pub use self::evidence::Fate;
 pub use self::undo::Undone;
-use crate::admin::{AdminApi, CallError, QubeApi, bounded, system};
+use crate::admin::{AdminApi, CallError, QubeApi, system};
 use crate::cancel::Cancel;
-use crate::qrexec::Pending;
+use crate::checkpoint;
+use crate::extras::Extras;
+use crate::journal::{Files, Journal, Known, Step, Store};
+use crate::payload::TemplateFiles;
 use crate::report::{Failure, Message, Reporter};
+use crate::state::Directory;
 use crate::template::TemplateName;
 use crate::volume::{self, ImportError};
 
@@ -27,40 +30,39 @@ const LABEL: &str = "black";
 /// How many reading calls are under way at a time.
 const READS: usize = 8;
 
-/// Changes to one template, which can be taken back.
-pub struct Transaction<'a> {
-    api: &'a dyn AdminApi,
-    reporter: &'a dyn Reporter,
-    cancel: &'a Cancel,
-    name: &'a TemplateName,
-    is_new: bool,
-    /// Features from before, of those that are known: `None` where there was none.
-    before: Vec<(String, Option<String>)>,
-    features: Vec<(String, Known)>,
-    properties: Vec<(String, Known)>,
-    root_commits: usize,
-    private_commits: usize,
-    may_run: bool,
+/// What the changes of one run have in common.
+#[derive(Clone, Copy)]
+pub struct Desk<'a> {
+    /// The way to dom0.
+    pub api: &'a dyn AdminApi,
+    /// Whoever listens.
+    pub reporter: &'a dyn Reporter,
+    /// What ends it early.
+    pub cancel: &'a Cancel,
+    /// Calls that it can do without.
+    pub extras: &'a Extras<'a>,
+    /// Where journals are kept; without it there are none, and nothing outlives the process.
+    pub state: Option<&'a Directory>,
 }
 
-/// A value from before a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Known {
-    /// This one.
-    Value(String),
-    /// It was not set.
-    Unset,
-    /// Nobody knows.
-    No,
-}
-impl std::fmt::Debug for Transaction<'_> {
+impl std::fmt::Debug for Desk<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transaction")
-            .field("name", &self.name)
-            .field("is_new", &self.is_new)
-            .finish_non_exhaustive()
+        f.debug_struct("Desk").field("state", &self.state).finish_non_exhaustive()
     }
 }
+
+/// Changes to one template, which can be taken back.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    desk: Desk<'a>,
+    name: &'a TemplateName,
+    notes: Journal,
+    /// Features that were set.
+    set: Vec<String>,
+}
+
+/// Writes down the files of a package, just before the last of its image is sent.
+pub type Noter = Box<dyn FnOnce(&TemplateFiles) -> io::Result<()> + Send>;
 
 impl<'a> Transaction<'a> {
     /// Begins with a template that does not exist, by creating it.
@@ -68,78 +70,84 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// When it cannot be created. Then it does not exist.
     pub async fn create(
-        api: &'a dyn AdminApi,
-        reporter: &'a dyn Reporter,
-        cancel: &'a Cancel,
+        desk: Desk<'a>,
         name: &'a TemplateName,
         pool: Option<&str>,
+        notes: Journal,
     ) -> Result<Self, Failure> {
-        let own = Self::new(api, reporter, cancel, name, true);
-        let creating = async { Ok(system::create_template(api, name.as_str(), LABEL, pool).await?) };
-        match cancel.or(creating).await {
+        let mut own = Self { desk, name, notes, set: Vec::new() };
+        own.step(Step::Creating, "creating")?;
+        let creating = async { Ok(system::create_template(desk.api, name.as_str(), LABEL, pool).await?) };
+        match desk.cancel.or(creating).await {
             // Nobody heard the answer: it may be there.
             Err(stop @ Failure::Interrupted(_)) => {
-                let there =
-                    system::list(api).await.is_ok_and(|all| all.iter().any(|q| q.name == name.as_str()));
+                let there = system::list(desk.api)
+                    .await
+                    .map_or(true, |all| all.iter().any(|q| q.name == name.as_str()));
                 if there {
-                    own.undo().await;
+                    drop(own.undo().await)
+                } else {
+                    own.forget()
                 }
                 Err(stop)
             }
-            Err(error) => Err(error),
-            Ok(()) => Ok(own),
+            Err(error) => {
+                own.forget();
+                Err(error)
+            }
+            Ok(()) => {
+                checkpoint::reach("created");
+                Ok(own)
+            }
         }
     }
 
-    /// Begins with a template that exists. Reads the `features` that may be changed.
+    /// Begins with a template that exists. Reads the `features` that may be changed, what its volumes have, and has
+    /// dom0 keep that where it can.
     ///
     /// # Errors
-    /// When they cannot be read. Nothing was changed.
+    /// When the features cannot be read. Nothing was changed.
     pub async fn replace(
-        api: &'a dyn AdminApi,
-        reporter: &'a dyn Reporter,
-        cancel: &'a Cancel,
+        desk: Desk<'a>,
         name: &'a TemplateName,
         features: &[&str],
+        notes: Journal,
     ) -> Result<Self, Failure> {
-        let mut own = Self::new(api, reporter, cancel, name, false);
-        let qube = QubeApi::new(api, name.as_str());
-        let reads = features
-            .iter()
-            .map(|feature| Box::pin(async move { qube.feature(feature).await }) as Pending<'_, _>)
-            .collect();
-        for (feature, value) in features.iter().zip(bounded(READS, reads).await) {
-            own.before.push(((*feature).to_owned(), value?));
+        let mut own = Self { desk, name, notes, set: Vec::new() };
+        own.read_features(features).await?;
+        own.read_volumes().await?;
+        if desk.state.is_some() {
+            own.step(Step::Begun, "journal-begun")?;
+            if let Err(error) = own.keep_more().await {
+                own.undo().await;
+                return Err(error);
+            }
         }
         Ok(own)
     }
 
-    fn new(
-        api: &'a dyn AdminApi,
-        reporter: &'a dyn Reporter,
-        cancel: &'a Cancel,
-        name: &'a TemplateName,
-        is_new: bool,
-    ) -> Self {
-        Self {
-            api,
-            reporter,
-            cancel,
-            name,
-            is_new,
-            before: Vec::new(),
-            features: Vec::new(),
-            properties: Vec::new(),
-            root_commits: 0,
-            private_commits: 0,
-            may_run: false,
-        }
+    /// Goes on where a process was cut short.
+    #[must_use]
+    pub fn resume(desk: Desk<'a>, name: &'a TemplateName, notes: Journal) -> Self {
+        Self { desk, name, notes, set: Vec::new() }
     }
 
     /// Whether the template did not exist before.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.is_new
+        self.notes.is_new
+    }
+
+    /// What it is made of, for somebody else to go on.
+    #[must_use]
+    pub fn into_parts(self) -> (Desk<'a>, Journal) {
+        (self.desk, self.notes)
+    }
+
+    /// What is written down.
+    #[must_use]
+    pub fn notes(&self) -> &Journal {
+        &self.notes
     }
 
     /// Name of the template.
@@ -151,44 +159,122 @@ impl<'a> Transaction<'a> {
     /// The qube.
     #[must_use]
     pub fn qube(&self) -> QubeApi<'a> {
-        QubeApi::new(self.api, self.name.as_str())
+        QubeApi::new(self.desk.api, self.name.as_str())
+    }
+
+    /// Whoever listens.
+    #[must_use]
+    pub fn reporter(&self) -> &'a dyn Reporter {
+        self.desk.reporter
     }
 
     /// Says something about the template.
     pub fn say(&self, text: &str) {
-        self.reporter.say(&Message::Qube(self.name.as_str(), text));
+        self.desk.reporter.say(&Message::Qube(self.name.as_str(), text));
+    }
+
+    fn warn(&self, text: &str) {
+        self.desk.reporter.say(&Message::Warning(&format!("{}: {text}", self.name)));
     }
 
     /// A feature as it was before, where that was read.
     #[must_use]
     pub fn feature_before(&self, name: &str) -> Option<&str> {
-        self.before.iter().find(|(have, _)| have == name).and_then(|(_, value)| value.as_deref())
+        self.notes.features.get(name).and_then(Option::as_deref)
     }
 
     /// Whether this transaction set a feature.
     #[must_use]
     pub fn has_set(&self, feature: &str) -> bool {
-        self.features.iter().any(|(have, _)| have == feature)
+        self.set.iter().any(|have| have == feature)
     }
 
-    /// Imports an image into the root volume.
+    /// Writes down that `step` comes next.
+    ///
+    /// # Errors
+    /// When that is not possible. Then the step must not be taken.
+    pub fn step(&mut self, step: Step, place: &str) -> Result<(), Failure> {
+        self.notes.step = step;
+        self.write()?;
+        checkpoint::reach(place);
+        Ok(())
+    }
+
+    fn write(&self) -> Result<(), Failure> {
+        let Some(state) = self.desk.state else { return Ok(()) };
+        Ok(Store::new(state).write(&self.notes)?)
+    }
+
+    /// Nothing is left to be done.
+    fn forget(&self) {
+        if let Some(state) = self.desk.state
+            && let Err(error) = Store::new(state).remove(self.name.as_str())
+        {
+            self.warn(&format!("{error:#}"));
+        }
+    }
+
+    /// Imports an image into the root volume. `write` gets, beside the way to dom0, whom to tell the package's files
+    /// before it sends the last of the image.
     ///
     /// # Errors
     /// When the volume has its old content, or nobody knows whether it has the new one.
-    pub async fn import<T, E>(
+    pub async fn import<E>(
         &mut self,
         size: u64,
-        write: impl FnOnce(&mut dyn std::io::Write) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, ImportError<E>>
+        write: impl FnOnce(&mut dyn io::Write, Noter) -> Result<TemplateFiles, E> + Send + 'static,
+    ) -> Result<TemplateFiles, ImportError<E>>
     where
-        T: Send + 'static,
-        E: Send + 'static,
+        E: Send + 'static + From<io::Error>,
     {
-        let done =
-            volume::import_with_size(self.api, self.name.as_str(), "root", size, self.cancel, write).await;
-        // An answer that never came may have been a good one: going back looks for the revision, which is then there.
-        self.root_commits += usize::from(matches!(done, Ok(_) | Err(ImportError::Unknown)));
+        self.notes.root.touched = true;
+        self.notes.goal.size = Some(size);
+        self.step(Step::Importing, "importing")
+            .map_err(|error| ImportError::Data(E::from(io::Error::other(error.to_string()))))?;
+        let noter = self.noter();
+        let write = move |out: &mut dyn io::Write| write(out, noter);
+        let done = volume::import_with_size(
+            self.desk.api,
+            self.name.as_str(),
+            "root",
+            size,
+            self.desk.cancel,
+            write,
+        )
+        .await;
+        match &done {
+            Ok(files) => self.notes.goal.files = Some(Files::from(files)),
+            // The end was never sent, or dom0 refused in words.
+            Err(
+                ImportError::Data(_)
+                | ImportError::Empty
+                | ImportError::Call(CallError::Denied(_) | CallError::Api { .. }),
+            ) => self.notes.root.touched = false,
+            // An answer that never came may have been a good one: going back looks for the revision.
+            Err(_) => {}
+        }
         done
+    }
+
+    fn noter(&self) -> Noter {
+        let (state, mut notes) = (self.desk.state.cloned(), self.notes.clone());
+        Box::new(move |files| {
+            notes.goal.files = Some(Files::from(files));
+            if let Some(state) = state {
+                Store::new(&state).write(&notes).map_err(|error| io::Error::other(format!("{error:#}")))?;
+            }
+            checkpoint::reach("image-checked");
+            Ok(())
+        })
+    }
+
+    /// After the import: where the old root volume is now.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub async fn imported(&mut self) -> Result<(), Failure> {
+        self.note_old("root").await;
+        self.step(Step::Imported, "imported")
     }
 
     /// Empties the private volume.
@@ -197,8 +283,18 @@ impl<'a> Transaction<'a> {
     /// When it could not be emptied.
     pub async fn clear_private(&mut self) -> Result<(), Failure> {
         self.stop_if_asked()?;
-        self.qube().clear_volume("private").await?;
-        self.private_commits += 1;
+        self.notes.private.touched = true;
+        self.step(Step::Clearing, "clearing-private")?;
+        let qube = self.qube();
+        let cleared = self.desk.cancel.or(async { Ok(qube.clear_volume("private").await) }).await?;
+        if let Err(error) = cleared {
+            // What dom0 refuses in words it did not do.
+            self.notes.private.touched = !matches!(error, CallError::Denied(_) | CallError::Api { .. });
+            return Err(error.into());
+        }
+        self.note_old("private").await;
+        self.write()?;
+        checkpoint::reach("private-cleared");
         Ok(())
     }
 
@@ -208,30 +304,24 @@ impl<'a> Transaction<'a> {
     /// When dom0 refuses.
     pub async fn set_feature(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         self.stop_if_asked()?;
-        self.note_feature(name);
-        Ok(self.qube().set_feature(name, value).await?)
+        if !self.is_new() && !self.notes.features.contains_key(name) {
+            let before = self.qube().feature(name).await?;
+            self.notes.features.insert(name.to_owned(), before);
+            self.write()?;
+        }
+        if !self.has_set(name) {
+            self.set.push(name.to_owned());
+        }
+        let qube = self.qube();
+        self.desk.cancel.or(async { Ok(qube.set_feature(name, value).await?) }).await
     }
 
-    /// Removes a feature.
+    /// Removes a feature, one that was read before.
     ///
     /// # Errors
     /// When dom0 refuses.
     pub async fn remove_feature(&mut self, name: &str) -> Result<(), CallError> {
-        self.note_feature(name);
         self.qube().remove_feature(name).await
-    }
-
-    fn note_feature(&mut self, name: &str) {
-        if self.has_set(name) {
-            return;
-        }
-        let known = match self.before.iter().find(|(have, _)| have == name) {
-            Some((_, Some(value))) => Known::Value(value.clone()),
-            Some((_, None)) => Known::Unset,
-            None if self.is_new => Known::Unset,
-            None => Known::No,
-        };
-        self.features.push((name.to_owned(), known));
     }
 
     /// Sets a property; an empty value is none.
@@ -240,15 +330,17 @@ impl<'a> Transaction<'a> {
     /// When dom0 refuses, or does not tell what it was before.
     pub async fn set_property(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         self.stop_if_asked()?;
-        if !self.properties.iter().any(|(have, _)| have == name) {
+        if !self.notes.properties.iter().any(|(have, _)| have == name) {
             let known = self.property_before(name).await?;
-            self.properties.push((name.to_owned(), known));
+            self.notes.properties.push((name.to_owned(), known));
+            self.write()?;
         }
-        Ok(self.qube().set_property(name, value).await?)
+        let qube = self.qube();
+        self.desk.cancel.or(async { Ok(qube.set_property(name, value).await?) }).await
     }
 
     async fn property_before(&self, name: &str) -> Result<Known, Failure> {
-        if self.is_new {
+        if self.is_new() {
             return Ok(Known::Unset);
         }
         // A template that is replaced is ours from now on, whether or not all else succeeds.
@@ -269,10 +361,10 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// When dom0 refuses.
     pub async fn restore_property(&mut self, name: &str) -> Result<(), CallError> {
-        let Some(place) = self.properties.iter().position(|(have, _)| have == name) else { return Ok(()) };
-        self.put_property(&self.properties[place]).await?;
-        self.properties.swap_remove(place);
-        Ok(())
+        let Some(property) = self.notes.properties.iter().find(|(have, _)| have == name) else {
+            return Ok(());
+        };
+        self.put_property(property).await
     }
 
     /// Starts the qube, and returns when it runs.
@@ -280,12 +372,24 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// When it does not.
     pub async fn start(&mut self) -> Result<Result<(), CallError>, Failure> {
-        self.may_run = true;
+        for volume in ["root", "private"] {
+            let kept = self.notes.volume(volume);
+            if kept.touched && !kept.replaced {
+                self.note_old(volume).await;
+                // From now on there may be revisions of other contents.
+                self.notes.volume(volume).replaced = true;
+            }
+        }
+        self.notes.may_run = true;
+        self.step(Step::Starting, "starting")?;
         let qube = self.qube();
-        let started = self.cancel.or(async { Ok(qube.start().await) }).await?;
-        if started.is_err() {
+        let started = self.desk.cancel.or(async { Ok(qube.start().await) }).await?;
+        match started {
             // dom0 takes a qube that fails to start down again; a refused call did nothing at all.
-            self.may_run = false;
+            Err(CallError::Denied(_) | CallError::Api { .. }) => self.notes.may_run = false,
+            // Nobody knows.
+            Err(_) => {}
+            Ok(()) => checkpoint::reach("started"),
         }
         Ok(started)
     }
@@ -295,145 +399,29 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// When a signal came.
     pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        self.cancel.or(async { Ok(work.await) }).await
+        self.desk.cancel.or(async { Ok(work.await) }).await
     }
 
-    /// Says that the qube, which ran, is off: what it wrote was committed.
+    /// Says that the qube, which ran, is off.
     pub fn note_off(&mut self) {
-        self.may_run = false;
-        self.root_commits += usize::from(self.root_commits > 0);
-        self.private_commits += usize::from(self.private_commits > 0);
+        self.notes.may_run = false;
+        checkpoint::reach("off");
     }
 
     fn stop_if_asked(&self) -> Result<(), Failure> {
-        self.cancel.check()
+        self.desk.cancel.check()
     }
 
-    /// Ends well: everything stays.
-    pub fn commit(self) {
-        drop(self);
+    /// Ends well: everything stays. What dom0 was told for the time of the work is taken back.
+    pub async fn commit(mut self) {
+        if let Err(error) = self.step(Step::Committed, "committed") {
+            self.warn(&error.to_string());
+        }
+        if self.tidy().await {
+            self.forget();
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::rc::Rc;
-
-    use super::*;
-    use crate::admin::fake::{FakeAdmin, Fault};
-    use crate::report::fake::Heard;
-
-    struct Scene {
-        api: Rc<FakeAdmin>,
-        heard: Heard,
-        cancel: Cancel,
-        name: TemplateName,
-    }
-
-    fn scene(exists: bool) -> Scene {
-        let qubes: &[_] = if exists { &[("t", "TemplateVM", "Halted")] } else { &[] };
-        let api = Rc::new(FakeAdmin::with(qubes));
-        if let Some(qube) = api.qubes.borrow_mut().get_mut("t") {
-            qube.features.insert("template-version".into(), "1".into());
-            qube.features.insert("selinux".into(), "1".into());
-            qube.properties.insert("netvm".into(), "sys-firewall".into());
-            qube.volumes.insert("root".into(), b"old root".to_vec());
-            qube.volumes.insert("private".into(), b"old private".to_vec());
-        }
-        Scene { api, heard: Heard::default(), cancel: Cancel::never(), name: TemplateName::new("t").unwrap() }
-    }
-
-    fn run<T>(work: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-    }
-
-    const FEATURES: [&str; 3] = ["template-version", "selinux", "gui"];
-
-    impl Scene {
-        async fn change(&self) -> Transaction<'_> {
-            let mut own = Transaction::replace(&self.api, &self.heard, &self.cancel, &self.name, &FEATURES)
-                .await
-                .unwrap();
-            own.import(3, |out| out.write_all(b"new")).await.unwrap();
-            own.clear_private().await.unwrap();
-            own.set_property("netvm", "").await.unwrap();
-            own.set_property("kernel", "").await.unwrap();
-            own.set_feature("template-version", "2").await.unwrap();
-            own.set_feature("gui", "1").await.unwrap();
-            own.remove_feature("selinux").await.unwrap();
-            own
-        }
-    }
-
-    #[test]
-    fn an_existing_template_gets_back_all_it_had() {
-        let scene = scene(true);
-        let before = format!("{:?}", without_revisions(&scene));
-        let undone = run(async { scene.change().await.undo().await });
-        assert_eq!(undone, Undone { complete: true, new_content: false });
-        assert_eq!(format!("{:?}", without_revisions(&scene)), before);
-        assert_eq!(scene.heard.lines(), [""; 0]);
-    }
-
-    #[test]
-    fn also_after_it_ran_as_long_as_the_pool_kept_it() {
-        let scene = scene(true);
-        let undone = run(async {
-            let mut own = scene.change().await;
-            own.start().await.unwrap().unwrap();
-            own.undo().await
-        });
-        assert!(undone.complete);
-        let qube = scene.api.qubes.borrow()["t"].clone();
-        assert_eq!(
-            (qube.state.as_str(), qube.volumes["root"].as_slice()),
-            ("Halted", b"old root".as_slice())
-        );
-        assert!(scene.api.changed().iter().any(|call| call.starts_with("admin.vm.Kill")));
-    }
-
-    #[test]
-    fn without_a_way_back_the_new_content_is_named_and_nothing_else_is_touched() {
-        let scene = scene(true);
-        scene.api.fail("admin.vm.volume.ListSnapshots", "", Fault::Denied);
-        let undone = run(async { scene.change().await.undo().await });
-        assert_eq!(undone, Undone { complete: false, new_content: true });
-        assert_eq!(scene.api.qubes.borrow()["t"].features["template-version"], "2");
-        assert!(scene.heard.lines()[0].contains("admin.vm.volume.ListSnapshots+root to 't'"));
-    }
-
-    #[test]
-    fn a_new_template_is_removed() {
-        let scene = scene(false);
-        let undone = run(async {
-            let own = Transaction::create(&scene.api, &scene.heard, &scene.cancel, &scene.name, None).await;
-            own.unwrap().undo().await
-        });
-        assert!(undone.complete && scene.api.qubes.borrow().is_empty());
-        assert_eq!(
-            scene.api.changed(),
-            ["admin.vm.Create.TemplateVM dom0 name=t label=black", "admin.vm.Remove t"]
-        );
-    }
-
-    #[test]
-    fn an_import_that_fails_leaves_nothing_to_undo() {
-        let scene = scene(true);
-        let undone = run(async {
-            let mut own =
-                Transaction::replace(&scene.api, &scene.heard, &scene.cancel, &scene.name, &FEATURES)
-                    .await
-                    .unwrap();
-            own.import(4, |out| out.write_all(b"new")).await.unwrap_err();
-            own.undo().await
-        });
-        assert!(undone.complete);
-        assert_eq!(scene.api.changed().len(), 1);
-    }
-
-    fn without_revisions(scene: &Scene) -> Vec<crate::admin::fake::FakeQube> {
-        let mut qubes: Vec<_> = scene.api.qubes.borrow().values().cloned().collect();
-        qubes.iter_mut().for_each(|qube| qube.revisions.clear());
-        qubes
-    }
-}
+mod tests;

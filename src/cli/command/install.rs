@@ -12,6 +12,7 @@ use crate::cli::table::Opt;
 use crate::download::{self, Fetcher, Rotten};
 use crate::install::{self, Order, Verb};
 use crate::report::{Failure, Message, Reporter as _};
+use crate::state::Directory;
 use crate::template::conf::AllowPv;
 
 impl Run<'_> {
@@ -36,6 +37,7 @@ impl Run<'_> {
             fail_fast: self.typed.has(Opt::FailFast),
             detailed: self.typed.has(Opt::DryRun) || self.typed.has(Opt::Json),
             max_image: None,
+            state: Directory::open(settings.state_dir.value.as_deref())?,
         };
         let (api, sources) = (admin::connect(), self.sources());
         let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);

@@ -5,3 +5,4 @@ mod list;
 mod remove;
 mod trust;
 mod upkeep;
+mod upright;
