@@ -162,6 +162,9 @@ fn header(needles: &[Needle]) -> HitGroup {
 }
 
 impl HitGroup {
+    /// All that [`HitGroup::fields`] can hold.
+    pub const FIELDS: [&str; 4] = ["Name", "Summary", "Description", "URL"];
+
     /// The line above the group.
     #[must_use]
     pub fn title(&self) -> String {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Services of the management qube, called by other qubes, some of which mean harm.
 
+mod grants;
 mod hostile;
+mod via;
 mod world;
 
 use anyhow::Result;

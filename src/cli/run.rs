@@ -103,6 +103,14 @@ pub(in crate::cli) struct Run<'a> {
 
 impl Run<'_> {
     async fn command(&self) -> Result<Done, Failure> {
+        if let Some(qube) = self.typed.last(Opt::Via) {
+            return self.via(qube).await;
+        }
+        if let Some(opt) =
+            [(Opt::Plan, "plan"), (Opt::OnHangup, "on-hangup")].iter().find(|(o, _)| self.typed.has(*o))
+        {
+            return Err(Failure::Usage(format!("--{} is for --via", opt.1)));
+        }
         match self.typed.command {
             Command::List => self.list(false).await,
             Command::Info => self.list(true).await,
@@ -112,6 +120,8 @@ impl Run<'_> {
             Command::Repolist => self.repolist(),
             Command::MigrateFromRpmdb => self.migrate().await,
             Command::Trust => self.trust(),
+            Command::Grants => self.grants(),
+            Command::Status | Command::Cancel => self.jobs(),
             Command::Config => Ok(Done {
                 text: output::settings(self.settings),
                 json: output::settings_json(self.settings),

@@ -24,6 +24,9 @@ pub enum Command {
     Trust,
     Recover,
     Finalize,
+    Grants,
+    Status,
+    Cancel,
     Config,
     Docs,
 }
@@ -77,6 +80,13 @@ pub enum Opt {
     Force,
     Enabled,
     Disabled,
+    Via,
+    Plan,
+    OnHangup,
+    Job,
+    Follow,
+    File,
+    Tag,
 }
 
 /// What there is to know about an option.
@@ -198,6 +208,7 @@ pub static GLOBAL: &[OptDef] = &[
     .ours(),
     OptDef::value(Opt::Color, "color", "WHEN", "Colour: auto, always or never").ours(),
     OptDef::flag(Opt::Json, "json", "Print results and errors as JSON, in a versioned form").ours(),
+    OptDef::value(Opt::Via, "via", "QUBE", "Let the management qube QUBE do it, over its services").ours(),
     OptDef::flag(Opt::Version, "version", "Print the version and exit"),
     OptDef::flag(Opt::Help, "help", "Print help and exit").letter('h'),
 ];
@@ -286,6 +297,29 @@ static REPO_ALL: OptDef = OptDef::flag(Opt::All, "all", "Enabled and disabled re
 static ENABLED: OptDef = OptDef::flag(Opt::Enabled, "enabled", "Enabled repositories (default)").group(2);
 static DISABLED: OptDef = OptDef::flag(Opt::Disabled, "disabled", "Disabled repositories").group(2);
 
+static PLAN: OptDef = OptDef::value(
+    Opt::Plan,
+    "plan",
+    "ID",
+    "With --via: do exactly what this plan of a dry run says, or nothing",
+)
+.ours();
+static ON_HANGUP: OptDef = OptDef::value(
+    Opt::OnHangup,
+    "on-hangup",
+    "WHAT",
+    "With --via: `cancel` (default) or `continue` when this program ends early",
+)
+.ours();
+static JOB: OptDef = OptDef::value(Opt::Job, "job", "ID", "Only this job").ours();
+static FOLLOW: OptDef =
+    OptDef::flag(Opt::Follow, "follow", "Tell how the last job goes until it ends").ours();
+static FILE: OptDef =
+    OptDef::value(Opt::File, "file", "FILE", "Another file [default: /etc/qubes/qvm-template-grants.toml]")
+        .ours();
+static TAG: OptDef =
+    OptDef::value(Opt::Tag, "tag", "TAG", "A tag that the caller has; may be repeated").ours();
+
 static CHANGE: &[&OptDef] = &[
     &ALLOW_PV,
     &SKIP_START,
@@ -299,6 +333,8 @@ static CHANGE: &[&OptDef] = &[
     &MAX_IMAGE_SIZE,
     &DRY_RUN,
     &FAIL_FAST,
+    &PLAN,
+    &ON_HANGUP,
 ];
 static LISTING: &[&OptDef] =
     &[&ALL, &INSTALLED, &AVAILABLE, &EXTRAS, &UPGRADES, &ALL_VERSIONS, &MACHINE, &MACHINE_JSON];
@@ -324,6 +360,8 @@ pub static COMMANDS: &[CommandDef] = &[
             &MAX_IMAGE_SIZE,
             &DRY_RUN,
             &FAIL_FAST,
+            &PLAN,
+            &ON_HANGUP,
         ],
         details: "Downloads templates, verifies them and installs those that are not there yet.\n\nExamples:\n  \
                   qvm-template install fedora-43-xfce\n  qvm-template install --pool ssd debian-13-minimal\n  \
@@ -345,6 +383,8 @@ pub static COMMANDS: &[CommandDef] = &[
             &MAX_IMAGE_SIZE,
             &DRY_RUN,
             &FAIL_FAST,
+            &PLAN,
+            &ON_HANGUP,
         ],
         details: "Installs the same build again over what is there. All changes inside the templates are lost.",
         ..CommandDef::new(Command::Reinstall, "reinstall", SPEC, "Reinstall template packages")
@@ -394,7 +434,7 @@ pub static COMMANDS: &[CommandDef] = &[
         )
     },
     CommandDef {
-        options: &[&DISASSOC, &FORCE, &DRY_RUN],
+        options: &[&DISASSOC, &FORCE, &DRY_RUN, &PLAN, &ON_HANGUP],
         details: "Removes templates that nothing uses; with --disassoc also those that something uses.",
         ..CommandDef::new(Command::Remove, "remove", "TEMPLATE", "Remove templates from the system")
     },
@@ -466,6 +506,28 @@ pub static COMMANDS: &[CommandDef] = &[
                   whose first start failed has the feature qvm-template-not-finalized until this succeeds. Status 3: it failed \
                   again.",
         ..CommandDef::new(Command::Finalize, "finalize", "TEMPLATE", "Repeat the first start of templates")
+    },
+    CommandDef {
+        original: false,
+        options: &[&FILE, &TAG],
+        details: "Other qubes may ask this one for templates as far as /etc/qubes/qvm-template-grants.toml grants it. \
+                  `grants check` reads that file, remarks what is odd, and prints who may do what with which templates; \
+                  `grants explain CALLER VERB TEMPLATE` says which line decides.\n\n\
+                  Examples:\n  qvm-template grants check --file ./new.toml debian-13-xfce\n  \
+                  qvm-template grants explain help-desk install debian-13-xfce",
+        ..CommandDef::new(Command::Grants, "grants", "ACTION", "Check what other qubes may ask for")
+    },
+    CommandDef {
+        original: false,
+        options: &[&JOB, &FOLLOW],
+        details: "Shows the jobs that other qubes began here; with --via, those that this qube began there.",
+        ..CommandDef::new(Command::Status, "status", "TEMPLATE", "Show jobs that were asked for by services")
+    },
+    CommandDef {
+        original: false,
+        options: &[&JOB],
+        details: "Ends jobs of a template that still run; what they began is undone.",
+        ..CommandDef::new(Command::Cancel, "cancel", "TEMPLATE", "End a job that was asked for by a service")
     },
     CommandDef {
         original: false,

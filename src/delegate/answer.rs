@@ -73,6 +73,29 @@ pub enum Refused {
 }
 
 impl Refused {
+    const ALL: [Self; 14] = [
+        Self::Grants,
+        Self::Malformed(""),
+        Self::NoTemplate,
+        Self::NotAvailable,
+        Self::NoJob,
+        Self::PlanVoid,
+        Self::Quota,
+        Self::Rate,
+        Self::Busy,
+        Self::Running,
+        Self::InUse,
+        Self::Nothing,
+        Self::Cancelled,
+        Self::Failed,
+    ];
+
+    /// The same word as a caller got it; `failed` for one that is not known here.
+    #[must_use]
+    pub fn known(cause: &str) -> &'static str {
+        Self::ALL.into_iter().map(Self::cause).find(|known| *known == cause).unwrap_or("failed")
+    }
+
     /// The word for it that stays the same.
     #[must_use]
     pub fn cause(self) -> &'static str {

@@ -16,17 +16,21 @@
 //! | [`records`] | owners, plans and jobs, as they are remembered |
 //! | [`answer`] | the lines that a caller gets, also one that reads slowly or goes |
 //! | [`serve`] | a service from its environment to its exit status |
+//! | [`review`] | the file of grants as its author looks at it |
+//! | [`client`] | the other end: a qube that asks |
 //! | [`reads`], [`plan`], [`change`], [`jobs`] | what the verbs do |
 
 pub mod answer;
 pub mod audit;
 pub mod change;
+pub mod client;
 pub mod grants;
 pub mod jobs;
 pub mod plan;
 pub mod reads;
 pub mod records;
 pub mod request;
+pub mod review;
 pub mod serve;
 
 use std::fmt;

@@ -1,5 +1,6 @@
 //! A tenant that means harm: it changes nothing of others, learns nothing of them, and gets no more than its grant.
 
+use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
@@ -310,7 +311,7 @@ fn the_first_line_comes_soon() -> Result<()> {
         times.push(time.parse::<u64>()?);
     }
     times.sort_unstable();
-    println!("request to first line of a delegated install, in ms, 5 runs: {times:?}");
+    writeln!(std::io::stdout(), "request to first line of a delegated install, in ms, 5 runs: {times:?}")?;
     assert!(times.len() == 5 && times[4] < 60_000, "{times:?} {}", said.err);
     Ok(())
 }

@@ -147,6 +147,12 @@ impl World {
         Ok(child)
     }
 
+    /// Runs `qvm-template` in a qube.
+    pub fn tool(&self, qube: &str, arguments: &[&str]) -> Result<Said> {
+        let line: Vec<&str> = ["qvm-template"].iter().chain(arguments).copied().collect();
+        self.sandbox.exec(&["--qube", qube], &line)
+    }
+
     /// Orders something to go wrong: `KIND ARGUMENT...`.
     pub fn fault(&self, arguments: &[&str]) -> Result<()> {
         self.sandbox.tool(["fault"], arguments).map(drop)

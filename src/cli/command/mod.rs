@@ -1,8 +1,11 @@
 //! One file for each family of commands: plain values from the command line to a use case, and its outcome made showable.
 
+mod grants;
 mod install;
+mod jobs;
 mod list;
 mod remove;
 mod trust;
 mod upkeep;
 mod upright;
+mod via;

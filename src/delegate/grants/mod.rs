@@ -260,6 +260,12 @@ impl Grant {
         self.lines.caller
     }
 
+    /// The lines of its caller, verbs and templates: what a decision for it goes by.
+    #[must_use]
+    pub fn deciding_lines(&self) -> [usize; 3] {
+        [self.lines.caller, self.lines.verbs, self.lines.templates]
+    }
+
     /// The grant in one line: a plan that was made under another one is void.
     #[must_use]
     pub fn text(&self) -> &str {
