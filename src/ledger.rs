@@ -7,6 +7,8 @@
 
 use std::cell::RefCell;
 
+use serde_json::{Map, Value};
+
 use crate::admin::CallError;
 use crate::lock::LockError;
 use crate::report::Failure;
@@ -98,6 +100,7 @@ pub struct Entry {
 pub struct Ledger {
     entries: RefCell<Vec<Entry>>,
     warnings: RefCell<Vec<String>>,
+    more: RefCell<Map<String, Value>>,
 }
 
 impl Action {
@@ -208,6 +211,17 @@ impl Ledger {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.borrow().clone()
+    }
+
+    /// Adds what only this command has to tell, under a key of its own; a second value takes the place of the first.
+    pub fn tell(&self, key: &str, value: Value) {
+        self.more.borrow_mut().insert(key.to_owned(), value);
+    }
+
+    /// What was told so.
+    #[must_use]
+    pub fn told(&self) -> Map<String, Value> {
+        self.more.borrow().clone()
     }
 
     /// The entries so far.

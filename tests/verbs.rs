@@ -2,3 +2,4 @@
 //! What goes beyond the original's commands, through the real program in a sandboxed system.
 
 mod several;
+mod switch;

@@ -137,6 +137,8 @@ impl Run<'_> {
             Command::Download => self.download().await,
             Command::Recover => self.recover().await,
             Command::Finalize => self.finalize().await,
+            Command::Switch => self.switch().await,
+            Command::Retire => self.retire().await,
         }
     }
 

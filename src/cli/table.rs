@@ -3,6 +3,8 @@
 //! Options marked as new are ours and not the original's. They must be written out, so that no abbreviation that people have in
 //! their fingers becomes ambiguous.
 
+mod lifecycle;
+
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -21,6 +23,8 @@ pub enum Command {
     Repolist,
     MigrateFromRpmdb,
     Renew,
+    Switch,
+    Retire,
     Trust,
     Recover,
     Finalize,
@@ -68,6 +72,11 @@ pub enum Opt {
     Newest,
     DryRun,
     FailFast,
+    From,
+    To,
+    Undo,
+    Shutdown,
+    Restart,
     All,
     Installed,
     Available,
@@ -491,6 +500,8 @@ pub static COMMANDS: &[CommandDef] = &[
                   expiry), and whether they could today; and the same for local files. Nobody is asked.",
         ..CommandDef::new(Command::Trust, "trust", "ACTION", "Show whose signatures count")
     },
+    lifecycle::SWITCH,
+    lifecycle::RETIRE,
     CommandDef {
         original: false,
         details: "Finishes or undoes work on templates that was cut short by a power cut, a kill or the like: a new template is \
@@ -585,6 +596,8 @@ impl Command {
                 | Self::Renew
                 | Self::Remove
                 | Self::Purge
+                | Self::Switch
+                | Self::Retire
         )
     }
 

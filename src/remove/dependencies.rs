@@ -39,6 +39,8 @@ pub struct System {
     pub globals: BTreeMap<&'static str, String>,
     /// Properties of qubes that somebody set, by qube and name.
     pub properties: BTreeMap<(String, &'static str), String>,
+    /// Qubes whose properties nobody may know, and `dom0` where that holds for the system's; so they may use anything.
+    pub unread: Vec<String>,
 }
 
 /// One use of a qube.
@@ -60,15 +62,21 @@ impl System {
         let mut own = Self { qubes, ..Self::default() };
         let reader = Reader { api, denied: Cell::new(0) };
         for name in GLOBALS {
-            if let Some(property) = reader.ask(|| system::property(api, name)).await? {
-                own.globals.insert(name, property.value);
+            match reader.ask(|| system::property(api, name)).await? {
+                Answer::Told(property) => drop(own.globals.insert(name, property.value)),
+                Answer::Refused if own.unread.is_empty() => own.unread.push("dom0".to_owned()),
+                Answer::Refused | Answer::Nothing => {}
             }
         }
         let each = own.qubes.iter().map(|qube| -> Pending<'_, _> { Box::pin(reader.properties(qube)) });
         let answers = bounded(AT_A_TIME, each.collect()).await;
         for (qube, answer) in own.qubes.iter().zip(answers) {
-            for (name, property) in answer?.into_iter().filter(|(_, property)| !property.is_default) {
+            let (found, complete) = answer?;
+            for (name, property) in found.into_iter().filter(|(_, property)| !property.is_default) {
                 own.properties.insert((qube.name.clone(), name), property.value);
+            }
+            if !complete && !own.unread.contains(&qube.name) {
+                own.unread.push(qube.name.clone());
             }
         }
         Ok(own)
@@ -115,6 +123,15 @@ fn has(class: &str, property: &str) -> bool {
     }
 }
 
+/// What came of a question.
+enum Answer {
+    Told(Property),
+    /// Policy does not let us know, or would not if it were asked.
+    Refused,
+    /// dom0 knows no such thing.
+    Nothing,
+}
+
 /// Asks until it has been refused too often: every refusal shows a notification in dom0.
 struct Reader<'a> {
     api: &'a dyn AdminApi,
@@ -122,39 +139,35 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A property, or `None` where dom0 does not tell it.
-    async fn ask<F>(&self, call: impl FnOnce() -> F) -> Result<Option<Property>, CallError>
+    async fn ask<F>(&self, call: impl FnOnce() -> F) -> Result<Answer, CallError>
     where
         F: Future<Output = Result<Property, CallError>>,
     {
         if self.denied.get() >= MAX_DENIED && !self.api.may_probe() {
-            return Ok(None);
+            return Ok(Answer::Refused);
         }
         match call().await {
-            Ok(property) => Ok(Some(property)),
+            Ok(property) => Ok(Answer::Told(property)),
             Err(error) if error.is_denied() => {
                 self.denied.set(self.denied.get() + 1);
-                Ok(None)
+                Ok(Answer::Refused)
             }
-            Err(CallError::Api { .. } | CallError::Empty(_) | CallError::Malformed(_)) => Ok(None),
+            Err(CallError::Api { .. } | CallError::Empty(_) | CallError::Malformed(_)) => Ok(Answer::Nothing),
             Err(broken) => Err(broken),
         }
     }
 
-    /// What one qube names; a refusal stands for all of its properties.
-    async fn properties(&self, qube: &Qube) -> Result<Vec<(&'static str, Property)>, CallError> {
+    /// What one qube names, and whether that is all; a refusal stands for all of its properties.
+    async fn properties(&self, qube: &Qube) -> Result<(Vec<(&'static str, Property)>, bool), CallError> {
         let mut found = Vec::new();
         for name in PROPERTIES.into_iter().filter(|name| has(&qube.class, name)) {
-            let denied = self.denied.get();
             let (api, qube) = (self.api, qube.name.as_str());
-            if let Some(property) =
-                self.ask(|| async move { QubeApi::new(api, qube).property(name).await }).await?
-            {
-                found.push((name, property));
-            } else if self.denied.get() > denied {
-                break;
+            match self.ask(|| async move { QubeApi::new(api, qube).property(name).await }).await? {
+                Answer::Told(property) => found.push((name, property)),
+                Answer::Refused => return Ok((found, false)),
+                Answer::Nothing => {}
             }
         }
-        Ok(found)
+        Ok((found, true))
     }
 }

@@ -171,7 +171,7 @@ async fn confirm(reporter: &dyn Reporter, names: &[String], options: Options<'_>
 }
 
 /// Rule R57: what rpm installed, dom0 does not let go.
-async fn rpm_owned(api: &dyn AdminApi, names: &[String]) -> Result<Vec<String>, Failure> {
+pub(crate) async fn rpm_owned(api: &dyn AdminApi, names: &[String]) -> Result<Vec<String>, Failure> {
     let mut obstacles = Vec::new();
     for name in names {
         match QubeApi::new(api, name).property("installed_by_rpm").await {

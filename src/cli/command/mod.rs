@@ -5,6 +5,7 @@ mod install;
 mod jobs;
 mod list;
 mod remove;
+mod switch;
 mod trust;
 mod upkeep;
 mod upright;

@@ -43,6 +43,9 @@ pub(in crate::cli) fn outcome(
         "templates": entries.iter().map(entry).collect::<Vec<Value>>(),
     });
     // What only one command has to tell beside that.
+    if let Some(object) = object.as_object_mut() {
+        object.extend(ledger.told());
+    }
     if let (Some(object), Some(Value::Object(more))) = (object.as_object_mut(), done.map(|done| &done.json)) {
         object.extend(more.clone());
     }

@@ -2,8 +2,9 @@
 //! services, and news of properties that are worked out from the changed one.
 
 use super::super::state::State;
-use super::super::tags;
+use super::super::{qubes, tags};
 use super::{Failure, Holder, Property, value_of_qube};
+use crate::sandbox::state::{Class, Qube};
 
 /// Properties that a qube takes from its template while they are not set.
 const FROM_TEMPLATE: [&str; 9] = [
@@ -30,6 +31,17 @@ pub(super) fn changed(
     let differs = new.as_deref() != old;
     match (holder, property.name) {
         (Holder::Qube(name), "label" | "template_for_dispvms") => tell_reset(state, name, "icon", None),
+        (Holder::Qube(name), "template") if differs => {
+            let made_in_advance = |qube: &Qube| {
+                qube.class == Class::DispVM
+                    && qube.flag("is_preload")
+                    && qube.property("template") == Some(name)
+            };
+            let all = state.system.qubes.iter();
+            let gone: Vec<String> =
+                all.filter(|(_, qube)| made_in_advance(qube)).map(|(name, _)| name.clone()).collect();
+            gone.iter().for_each(|gone| qubes::forget(state, gone));
+        }
         (Holder::Qube(name), "netvm") => {
             let runs = |qube: &str| state.system.qubes.get(qube).is_some_and(|qube| !qube.state.is_halted());
             if let Some(netvm) = new.filter(|_| runs(name)) {

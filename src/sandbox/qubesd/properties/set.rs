@@ -198,6 +198,11 @@ fn check_of_qube(system: &System, name: &str, property: &Property, value: &str) 
             let text = "Cannot change template while qube is running";
             return Err(Failure::new("QubesVMNotHaltedError", text));
         }
+        "template" if qube.property("template") != Some(value) && has_running_disposables(system, name) => {
+            return Err(Failure::in_use(
+                "Cannot change template while there are running disposables based on this disposable template",
+            ));
+        }
         _ => {}
     }
     Ok(value.to_owned())
@@ -328,6 +333,16 @@ fn check_no_disposables(system: &System, name: &str) -> Result<(), Failure> {
         return refuse(&format!("the disposable template of a qube by any of these properties: {list}"));
     }
     Ok(())
+}
+
+/// Whether disposables of a qube run that were not made in advance: those go when their template changes.
+fn has_running_disposables(system: &System, name: &str) -> bool {
+    system.qubes.values().any(|qube| {
+        qube.class == Class::DispVM
+            && qube.property("template") == Some(name)
+            && !qube.flag("is_preload")
+            && !qube.state.is_halted()
+    })
 }
 
 /// None where a qube has to be named; the text shows the whole qube as the server's language prints it.
