@@ -140,14 +140,22 @@ impl Plan {
                 if default_goes { NewValue::Nothing } else { NewValue::Default }
             }
         };
-        let runs = system.qube(&holder).is_some_and(|qube| !qube.is_halted());
-        if runs && new == NewValue::Dummy {
-            let first = if goes { &mut self.kills_first } else { &mut self.stops };
-            if !first.contains(&holder) {
-                first.push(holder.clone());
-            }
+        if new == NewValue::Dummy {
+            self.stop_for(system, &holder);
         }
         self.changes.push(Change { holder: Some(holder), property, old: name.to_owned(), new });
+    }
+
+    /// What has to be off before a qube can get another template: itself, and disposables of it.
+    fn stop_for(&mut self, system: &System, holder: &str) {
+        let disposables = system.uses(holder).into_iter().filter(|user| user.property == "template");
+        let names = disposables.filter_map(|user| user.holder).chain([holder.to_owned()]);
+        for name in names.filter(|name| system.qube(name).is_some_and(|qube| !qube.is_halted())) {
+            let first = if self.removes(&name) { &mut self.kills_first } else { &mut self.stops };
+            if !first.contains(&name) {
+                first.push(name);
+            }
+        }
     }
 
     /// Users before what they use, else in the order shown. Where qubes use each other in a circle, the first lets go.
@@ -286,6 +294,13 @@ mod tests {
         let system = system(CHAIN, &[("x-disp", "template", "a-app")]);
         assert_eq!(plan(&system, "a-app", Reach::Named).obstacles.len(), 1);
         assert_eq!(plan(&system, "a-app", Reach::Users).obstacles.len(), 0);
+    }
+
+    #[test]
+    fn disposables_are_off_before_what_they_are_made_from_changes() {
+        let system = system(CHAIN, &[("a-app", "template", "tpl"), ("x-disp", "template", "a-app")]);
+        assert_eq!(plan(&system, "tpl", Reach::Named).stops, ["x-disp"]);
+        assert_eq!(plan(&system, "tpl", Reach::Users).kills_first, ["x-disp"]);
     }
 
     #[test]

@@ -139,7 +139,10 @@ impl Steps<'_> {
             self.change(change, &dummy).await?;
         }
         let made = self.journal.borrow().made_dummy.clone().filter(|_| mode == Mode::Purge);
-        let goes: Vec<String> = self.plan.goes.iter().cloned().chain(made.clone()).collect();
+        // Disposables that were killed may be gone by now.
+        let is_disposable = |name: &str| self.system.qube(name).is_some_and(|qube| qube.class == "DispVM");
+        let left = |name: &&String| !self.plan.kills_first.contains(name) || !is_disposable(name);
+        let goes: Vec<String> = self.plan.goes.iter().filter(left).cloned().chain(made.clone()).collect();
         self.kill(&goes).await?;
         let gone = self.gone_by_themselves().await?;
         for name in self.plan.order.iter().filter(|name| !gone.contains(name)) {

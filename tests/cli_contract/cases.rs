@@ -365,12 +365,12 @@ pub const REMOVALS: &[Case] = &[
         err: "Global property 'default_template' set to ''.\nProperty 'template' of 'dvm' set to 'dummy'.\n\
               Global property 'default_dispvm' set to ''.\n",
         changes: &[
+            "vm.Kill disp",
             "vm.Create.TemplateVM dom0",
             "vm.feature.Set dummy template-dummy",
             "property.Set dom0 default_template",
             "vm.property.Set dvm template",
             "property.Set dom0 default_dispvm",
-            "vm.Kill disp",
             "vm.Kill dummy",
             "vm.Kill dvm",
             "vm.Kill tied",

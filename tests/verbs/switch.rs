@@ -366,7 +366,7 @@ fn without_any_one_rule_nothing_is_changed_by_halves() -> Result<()> {
     let path = world.place(POLICY);
     let policy = fs::read_to_string(&path)?;
     let before = picture(&world)?;
-    let wanted = ["+template", "+default_template", "admin.vm.Shutdown", "admin.vm.Start "];
+    let wanted = ["+template ", "+default_template", "admin.vm.Shutdown", "admin.vm.Start "];
     let rules: Vec<&str> = policy
         .lines()
         .filter(|line| !line.starts_with('#') && wanted.iter().any(|word| line.contains(word)))
