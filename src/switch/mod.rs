@@ -26,6 +26,7 @@ use crate::remove;
 use crate::remove::dependencies::System;
 use crate::report::{Failure, Message, Reporter};
 use crate::state::Directory;
+use crate::template::TemplateName;
 
 /// Folder for undo files in the state directory.
 const FOLDER: &str = "undo";
@@ -209,11 +210,15 @@ enum Undo<'a> {
 }
 
 impl Desk<'_> {
-    fn lock(&self, purpose: &str, _names: &[&str]) -> Result<Option<Lock>, Failure> {
-        match self.options.dry_run {
-            true => Ok(None),
-            false => Ok(Some(Lock::take(purpose).map_err(anyhow::Error::from)?)),
+    fn lock(&self, purpose: &str, names: &[&str]) -> Result<Option<Lock>, Failure> {
+        if self.options.dry_run {
+            return Ok(None);
         }
+        let lock = Lock::take(purpose).map_err(anyhow::Error::from)?;
+        // Names that cannot be those of qubes are refused later, and are no names of files either.
+        let names = names.iter().copied().filter(|name| TemplateName::new(name).is_ok());
+        lock.templates(names).map_err(anyhow::Error::from)?;
+        Ok(Some(lock))
     }
 
     /// Takes out of the way what need not be off, and says what may have been overlooked.
