@@ -22,7 +22,7 @@ pub fn zstd(bench: &Bench) -> Result<Vec<RowResult>> {
     let case = Case::new(bench, &wanted, "zstd")?;
     let [ours, original, decoder, sink] = bench.alternate([
         case.ours(),
-        case.into_sink(ORIGINAL, &case.package),
+        case.pipe_to_sink(ORIGINAL, &case.package),
         case.decoder(&["zstd", "-dcq"]),
         case.sink()?,
     ])?;
@@ -103,8 +103,11 @@ pub fn holes(bench: &Bench) -> Result<Vec<RowResult>> {
     let case = Case::new(bench, &wanted, "holes")?;
     let zeros = format!("\"$0\" {} {}", measure::ZEROS, wanted.mebibytes << 20);
     let itself = std::env::current_exe()?;
-    let [ours, decoder, zeros] =
-        bench.alternate([case.ours(), case.decoder(&["zstd", "-dcq"]), case.into_sink(&zeros, &itself)])?;
+    let [ours, decoder, zeros] = bench.alternate([
+        case.ours(),
+        case.decoder(&["zstd", "-dcq"]),
+        case.pipe_to_sink(&zeros, &itself),
+    ])?;
     let sum = |one: Vec<f64>, other: Vec<f64>| -> Vec<f64> {
         one.iter().zip(other).map(|(one, other)| one + other).collect()
     };
@@ -174,7 +177,7 @@ impl<'a> Case<'a> {
     }
 
     /// A shell pipeline that makes an image, into an import of the peers' template. `$0` is `argument`.
-    fn into_sink(&self, pipeline: &str, argument: &Path) -> Side<'_> {
+    fn pipe_to_sink(&self, pipeline: &str, argument: &Path) -> Side<'_> {
         let (script, argument) = (into_sink(pipeline, self.wanted.mebibytes), argument.to_owned());
         Box::new(move || {
             in_qube(
@@ -187,7 +190,7 @@ impl<'a> Case<'a> {
     /// The image itself into an import: as fast as data can go there.
     fn sink(&self) -> Result<Side<'_>> {
         let image = self.bench.data.image(self.wanted.mebibytes, self.wanted.filling)?;
-        Ok(self.into_sink("cat \"$0\"", &image))
+        Ok(self.pipe_to_sink("cat \"$0\"", &image))
     }
 
     fn decoder(&self, command: &[&str]) -> Side<'_> {

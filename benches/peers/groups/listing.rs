@@ -135,10 +135,10 @@ fn write_repository(place: &Path) -> Result<()> {
              <rpm:entry name=\"{name}\" flags=\"EQ\" epoch=\"0\" ver=\"4.3.0\" rel=\"202511130213\"/></rpm:provides><rpm:requires>\
              <rpm:entry name=\"/bin/sh\" pre=\"1\"/></rpm:requires></format></package>\n",
         )?;
-        write!(
+        writeln!(
             files,
             "<package pkgid=\"{digest}\" name=\"{name}\" arch=\"noarch\"><version epoch=\"0\" ver=\"4.3.0\" rel=\"202511130213\"/>\
-             <file type=\"dir\">/var/lib/qubes/vm-templates/fedora-{number}-xfce</file></package>\n",
+             <file type=\"dir\">/var/lib/qubes/vm-templates/fedora-{number}-xfce</file></package>",
         )?;
     }
     primary.push_str("</metadata>\n");
@@ -152,10 +152,10 @@ fn write_repository(place: &Path) -> Result<()> {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         std::io::Write::write_all(&mut gzip, text.as_bytes())?;
         let packed = gzip.finish()?;
-        write!(
+        writeln!(
             repomd,
             "<data type=\"{kind}\"><checksum type=\"sha256\">{}</checksum><open-checksum type=\"sha256\">{}</open-checksum>\
-             <location href=\"repodata/{kind}.xml.gz\"/><timestamp>1763000000</timestamp><size>{}</size><open-size>{}</open-size></data>\n",
+             <location href=\"repodata/{kind}.xml.gz\"/><timestamp>1763000000</timestamp><size>{}</size><open-size>{}</open-size></data>",
             hex(&Sha256::digest(&packed)),
             hex(&Sha256::digest(text.as_bytes())),
             packed.len(),
