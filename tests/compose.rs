@@ -1,6 +1,8 @@
 //! Composing images: what is written is what other programs read.
 
+mod acceptance;
 mod archives;
+mod building;
 mod command;
 mod debian;
 mod file_system;

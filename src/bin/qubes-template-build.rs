@@ -40,7 +40,7 @@ enum Command {
     Keygen(Keygen),
     Compose(qvm_template::build::command::compose::Compose),
     Build(qvm_template::build::command::build::Build),
-    VerifyBuild(qvm_template::build::command::build::VerifyBuild),
+    VerifyBuild(qvm_template::build::command::verify::VerifyBuild),
     Export(qvm_template::build::command::export::Export),
     /// Print a recipe with every key, to begin with
     Example,
@@ -175,7 +175,8 @@ fn main() -> ExitCode {
         Command::Build(args) => source_date().and_then(|date| {
             args.run(i64::from(date), cores(), &mut std::io::stdout(), &mut std::io::stderr())
         }),
-        Command::VerifyBuild(args) => match args.run(&mut std::io::stdout(), &mut std::io::stderr()) {
+        Command::VerifyBuild(args) => match args.run(cores(), &mut std::io::stdout(), &mut std::io::stderr())
+        {
             Ok(false) => return ExitCode::FAILURE,
             done => done.map(drop),
         },

@@ -15,9 +15,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use sha2::{Digest as _, Sha256};
 
 /// The unit of writing and of the map.
 pub const BLOCK: u64 = 4096;
+
+/// Bytes that are hashed at once.
+const HASHED: usize = 1 << 18;
 
 const ZEROS: [u8; 4096] = [0; 4096];
 const _: () = assert!(ZEROS.len() as u64 == BLOCK);
@@ -36,6 +40,28 @@ impl BlockMap {
     #[must_use]
     pub fn written(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// SHA-256 of the image in hexadecimal digits; `file` is read only where it has content.
+    pub fn sha256(&self, file: &File) -> Result<String> {
+        let mut hash = Sha256::new();
+        let (zeros, mut buffer) = (vec![0; HASHED], vec![0; HASHED]);
+        let mut at = 0;
+        let end = self.size..self.size;
+        for range in self.ranges.iter().chain(std::iter::once(&end)) {
+            while at < range.start {
+                let count = usize::try_from((range.start - at).min(HASHED as u64))?;
+                hash.update(&zeros[..count]);
+                at += count as u64;
+            }
+            while at < range.end {
+                let count = usize::try_from((range.end - at).min(HASHED as u64))?;
+                file.read_exact_at(&mut buffer[..count], at).context("reading the image for its digest")?;
+                hash.update(&buffer[..count]);
+                at += count as u64;
+            }
+        }
+        Ok(format!("{:x}", hash.finalize()))
     }
 }
 
@@ -222,6 +248,8 @@ mod tests {
         let map = image.commit().unwrap();
         assert_eq!(map.ranges, [0..2 * BLOCK, 4 * BLOCK..5 * BLOCK, 7 * BLOCK..8 * BLOCK]);
         assert_eq!(map.written(), 4 * BLOCK);
+        let digest = format!("{:x}", Sha256::digest(std::fs::read(&path).unwrap()));
+        assert_eq!(map.sha256(&File::open(&path).unwrap()).unwrap(), digest);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 10 * BLOCK);
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
     }

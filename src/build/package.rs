@@ -151,7 +151,7 @@ fn files(package: &Package, archive: u64, part: u64) -> Result<Files> {
         files.add(&format!("root.img.part.{at:02}"), Kind::Part(u32::try_from(size)?));
     }
     let small = [
-        ("image-manifest.json", &package.manifest),
+        (super::layer::template::MANIFEST, &package.manifest),
         ("template.conf", &package.conf),
         ("vm-whitelisted-appmenus.list", &package.menus.template),
         ("whitelisted-appmenus.list", &package.menus.qubes),

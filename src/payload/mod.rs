@@ -100,6 +100,30 @@ impl Payload {
         RootImage::of_payload(self.clone(), limits)
     }
 
+    /// The content of another file of the template, if it has one of that name with at most `limit` bytes.
+    ///
+    /// # Errors
+    /// If the archive is not as it should be as far as the file.
+    pub fn other_file(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Rejection> {
+        let path = format!("{}/{name}", self.directory);
+        let wanted = self.files.iter().find(|file| file.path == path && !file.ghost && !file.is_dir());
+        let Some(size) = wanted.map(|file| file.size).filter(|size| *size <= limit) else { return Ok(None) };
+        let input = std::io::BufReader::with_capacity(1 << 18, self.bytes());
+        let mut archive = Archive::new(self.compression.decoder(input, 1)?, self.files.clone());
+        while let Some(file) = archive.next()? {
+            if file.path != path {
+                continue;
+            }
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+            let mut at = 0;
+            while at < bytes.len() {
+                at += archive.read(&mut bytes[at..])?;
+            }
+            return Ok(Some(bytes));
+        }
+        Ok(None)
+    }
+
     /// The compressed bytes.
     pub(crate) fn bytes(&self) -> ReadAt {
         self.bytes.clone()

@@ -12,7 +12,7 @@ use super::listing::{Dice, lines, mounted_lines};
 use super::{have, run};
 
 #[test]
-fn an_upper_directory_gives_what_the_kernels_overlay_shows() {
+fn case_004_a_an_upper_directory_gives_what_the_kernels_overlay_shows() {
     let place = tempfile::tempdir().unwrap();
     let path = |name: &str| place.path().join(name);
     for name in ["lower", "upper", "work", "merged"] {

@@ -35,7 +35,7 @@ fn check(image: &Path) {
 }
 
 /// Calls `with` on the image mounted read-only; says loudly when this machine does not allow it.
-fn mounted(image: &Path, with: impl FnOnce(&Path)) {
+pub(super) fn mounted(image: &Path, with: impl FnOnce(&Path)) {
     let place = tempfile::tempdir().unwrap();
     let status = Command::new("mount").args(["-o", "loop,ro"]).arg(image).arg(place.path()).output();
     if !status.as_ref().is_ok_and(|output| output.status.success()) {
@@ -67,7 +67,7 @@ fn try_read(image: &Path) -> anyhow::Result<Tree> {
     Ok(tree)
 }
 
-fn same(expected: &BTreeMap<String, String>, found: &BTreeMap<String, String>, who: &str) {
+pub(super) fn same(expected: &BTreeMap<String, String>, found: &BTreeMap<String, String>, who: &str) {
     for (path, line) in expected {
         assert_eq!(found.get(path), Some(line), "`{path}`, read by {who}");
     }

@@ -349,7 +349,7 @@ pub fn without_times(found: &BTreeMap<String, String>) -> BTreeMap<String, Strin
 }
 
 #[test]
-fn stacks_of_oci_layers_are_what_umoci_makes_of_them() {
+fn case_004_a_stacks_of_oci_layers_are_what_umoci_makes_of_them() {
     if !have("umoci", "umoci") {
         return;
     }

@@ -140,7 +140,7 @@ fn have_rpm() -> bool {
 }
 
 #[test]
-fn packages_are_put_on_a_base_and_registered() {
+fn case_003_a_packages_are_put_on_a_base_and_registered() {
     if !have_rpm() {
         return;
     }
@@ -218,7 +218,7 @@ fn packages_are_put_on_a_base_and_registered() {
 }
 
 #[test]
-fn what_cannot_be_left_out_is_refused_by_name() {
+fn case_003_a_what_cannot_be_left_out_is_refused_by_name() {
     if !have_rpm() {
         return;
     }

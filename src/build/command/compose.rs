@@ -1,14 +1,17 @@
 //! `compose`: layers in, an image out.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use sha2::{Digest as _, Sha256};
 
 use crate::build::compose::{
-    Composition, Event, Format, Manifest, Summary, USUAL_SIZE, Workplace, parse_size,
+    Action, Composition, Edit, Event, Format, Made, Manifest, Summary, USUAL_SIZE, Workplace, parse_size,
 };
+use crate::build::disk::EfiFile;
 use crate::build::layer::rpm::Missing;
 use crate::build::layer::{Form, Layer, sha256};
 use crate::build::recipe::Recipe;
@@ -50,9 +53,9 @@ pub struct Compose {
     /// The most that compressed layers may unpack to
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = |text: &str| parse_size(text).map_err(|error| format!("{error:#}")))]
     spool_limit: u64,
-    /// Print the SHA-256 of the image too
-    #[arg(long)]
-    digest: bool,
+    /// Do not print the SHA-256 of the image, which all of it has to be hashed for
+    #[arg(long, conflicts_with = "manifest")]
+    no_digest: bool,
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
@@ -73,11 +76,15 @@ impl Compose {
         if self.missing {
             return missing(&composition, &workplace, out, talk);
         }
+        let composition = if self.manifest.is_some() { composition.identified() } else { composition };
         let summary = composition.write(output, &workplace, &mut watcher(talk))?;
-        let digest = (self.digest || self.manifest.is_some()).then(|| sha256(output)).transpose()?;
+        let digest = (!self.no_digest).then(|| digest(output, &summary)).transpose()?;
         if let (Some(path), Some(digest)) = (&self.manifest, &digest) {
-            let text = Manifest::new(&composition, &summary, digest.clone()).text()?;
-            std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+            let mut manifest = Manifest::new(&composition, &summary, digest.clone());
+            if let Some(recipe) = &self.recipe {
+                manifest = manifest.of_recipe(&text_of(recipe)?);
+            }
+            std::fs::write(path, manifest.text()?).with_context(|| format!("writing {}", path.display()))?;
         }
         self.report(&summary, digest.as_deref(), out)
     }
@@ -145,19 +152,50 @@ fn missing(
     bail!("{} dependencies are not fulfilled", lines.len())
 }
 
-/// What a recipe says about an image.
+/// SHA-256 of an image that was made.
+pub fn digest(image: &Path, summary: &Summary) -> Result<String> {
+    match &summary.output.map {
+        Some(map) => map.sha256(&File::open(image).with_context(|| format!("opening {}", image.display()))?),
+        None => sha256(image),
+    }
+}
+
+/// The text of a recipe.
+pub fn text_of(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// What the recipe in a file says about an image.
 pub fn from_recipe(path: &Path, now: i64) -> Result<Composition> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let recipe = Recipe::parse(&text).with_context(|| format!("in {}", path.display()))?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    ensure!(!recipe.layers.is_empty(), "{} names no layers", path.display());
+    from_text(&text_of(path)?, folder, now).with_context(|| format!("in {}", path.display()))
+}
+
+/// What a recipe says about an image; its paths are relative to `folder`.
+pub fn from_text(text: &str, folder: &Path, now: i64) -> Result<Composition> {
+    let recipe = Recipe::parse(text)?;
+    ensure!(!recipe.layers.is_empty(), "the recipe names no layers");
     let image = &recipe.image;
     let defaults = quick(Vec::new(), now);
+    let edits: Vec<Edit> = recipe.edits.iter().map(|edit| edit.edit(folder)).collect::<Result<_>>()?;
+    let efi_files: Vec<EfiFile> = recipe.efi.iter().map(|file| file.file(folder)).collect::<Result<_>>()?;
+    let made = |path: &Path, bytes: &[u8]| Made {
+        file: path.display().to_string(),
+        sha256: format!("{:x}", Sha256::digest(bytes)),
+    };
+    let mut files = Vec::new();
+    for (written, edit) in recipe.edits.iter().zip(&edits) {
+        if let (Some(path), Action::Write(bytes)) = (&written.source, &edit.action) {
+            files.push(made(path, bytes));
+        }
+    }
+    files.extend(recipe.efi.iter().zip(&efi_files).map(|(file, read)| made(&file.source, &read.content)));
     Ok(Composition {
         name: recipe.name.clone(),
         layers: recipe.layers.iter().map(|layer| layer.layer(folder)).collect::<Result<_>>()?,
-        edits: recipe.edits.iter().map(|edit| edit.edit(folder)).collect::<Result<_>>()?,
-        efi_files: recipe.efi.iter().map(|file| file.file(folder)).collect::<Result<_>>()?,
+        edits,
+        efi_files,
+        files,
         size: image.size.as_deref().map_or(Ok(defaults.size), parse_size)?,
         format: image.format.unwrap_or_default(),
         reserved_percent: image.reserved.unwrap_or(defaults.reserved_percent),
@@ -174,6 +212,7 @@ pub fn quick(layers: Vec<Layer>, time: i64) -> Composition {
         layers,
         edits: Vec::new(),
         efi_files: Vec::new(),
+        files: Vec::new(),
         size: USUAL_SIZE,
         format: Format::Raw,
         reserved_percent: 5,

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::compose::workplace;
-use crate::build::compare::{differences, word};
+use crate::build::compare::{Difference, differences, word};
 use crate::build::disk::{Region, read_partitions};
 use crate::build::ext4::{Reader, is_ext4};
 use crate::build::layer::input::Spool;
@@ -68,6 +68,11 @@ impl Inspect {
             facts["sha256"] = sha256(&self.file)?.into();
             facts["size"] = std::fs::metadata(&self.file)?.len().into();
         }
+        if opened.form == Form::Template
+            && let Some(bytes) = template::manifest(File::open(&self.file)?, &std::env::temp_dir())?
+        {
+            facts["manifest"] = serde_json::from_slice(&bytes).context("reading its manifest")?;
+        }
         if let Some(image) = &opened.image {
             facts["image"] = about_image(image)?;
         }
@@ -92,37 +97,55 @@ impl Diff {
     /// Prints to `out`; says whether the two are equal.
     pub fn run(&self, out: &mut dyn Write) -> Result<bool> {
         let (a, b) = (open(&self.a, None)?, open(&self.b, None)?);
-        let mut outside = Vec::new();
-        if let (Some(a), Some(b)) = (&a.image, &b.image) {
-            let (a, b) = (about_image(a)?, about_image(b)?);
-            for key in ["size", "partitions", "ext4"] {
-                if a[key] != b[key] {
-                    outside.push((key, a[key].to_string(), b[key].to_string()));
-                }
-            }
-        }
+        let outside = outside(&a, &b)?;
         let found = differences(&a.tree, &b.tree, self.limit)?;
         if self.json {
             let outside: Vec<_> =
                 outside.iter().map(|(key, a, b)| json!({"attribute": key, "a": a, "b": b})).collect();
             writeln!(out, "{:#}", json!({"image": outside, "tree": found}))?;
-            return Ok(outside.is_empty() && found.is_empty());
-        }
-        for (key, a, b) in &outside {
-            writeln!(out, "image {key}: {a} | {b}")?;
-        }
-        for difference in &found {
-            writeln!(
-                out,
-                "/{} {}: {} | {}",
-                difference.path, difference.attribute, difference.a, difference.b
-            )?;
-        }
-        if found.len() == self.limit {
-            writeln!(out, "(there may be more; see --limit)")?;
+        } else {
+            say(&outside, &found, self.limit, out)?;
         }
         Ok(outside.is_empty() && found.is_empty())
     }
+}
+
+/// Prints the first differences between what is in two files.
+pub(super) fn compare_files(a: &Path, b: &Path, limit: usize, out: &mut dyn Write) -> Result<()> {
+    let (a, b) = (open(a, None)?, open(b, None)?);
+    say(&outside(&a, &b)?, &differences(&a.tree, &b.tree, limit)?, limit, out)
+}
+
+/// What differs about two images beside their files.
+fn outside(a: &Opened, b: &Opened) -> Result<Vec<(&'static str, String, String)>> {
+    let mut found = Vec::new();
+    if let (Some(a), Some(b)) = (&a.image, &b.image) {
+        let (a, b) = (about_image(a)?, about_image(b)?);
+        for key in ["size", "partitions", "ext4"] {
+            if a[key] != b[key] {
+                found.push((key, a[key].to_string(), b[key].to_string()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn say(
+    outside: &[(&str, String, String)],
+    found: &[Difference],
+    limit: usize,
+    out: &mut dyn Write,
+) -> Result<()> {
+    for (key, a, b) in outside {
+        writeln!(out, "image {key}: {a} | {b}")?;
+    }
+    for difference in found {
+        writeln!(out, "/{} {}: {} | {}", difference.path, difference.attribute, difference.a, difference.b)?;
+    }
+    if found.len() == limit {
+        writeln!(out, "(there may be more; see --limit)")?;
+    }
+    Ok(())
 }
 
 fn open(path: &Path, kind: Option<Form>) -> Result<Opened> {
@@ -223,6 +246,10 @@ fn print(out: &mut dyn Write, value: &serde_json::Value, depth: usize) -> Result
             serde_json::Value::Array(list) => {
                 writeln!(out, "{indent}{key}:")?;
                 for one in list {
+                    if let serde_json::Value::String(text) = one {
+                        writeln!(out, "{indent}  {text}")?;
+                        continue;
+                    }
                     let words: Vec<String> = one
                         .as_object()
                         .into_iter()

@@ -4,3 +4,6 @@ pub mod build;
 pub mod compose;
 pub mod export;
 pub mod inspect;
+mod making;
+mod twice;
+pub mod verify;

@@ -2,6 +2,7 @@
 //!
 //! ```json
 //! {"tool": "qubes-template-build", "version": "0.1.0", "name": "debian-13", "source_date": 1700000000,
+//!  "recipe": "name = ...", "recipe_sha256": "...",
 //!  "layers": [{"kind": "tar", "name": "base.tar", "whiteouts": "none", "digest": "sha256:...", "names": 9945}],
 //!  "image": {"format": "raw", "size": 10737418240, "uuid": "...", "sha256": "..."},
 //!  "packages": ["dpkg adduser 3.134 all", ...],
@@ -30,8 +31,17 @@ pub struct Manifest {
     pub name: String,
     /// The moment that the source stands for.
     pub source_date: i64,
+    /// The recipe, word for word; the compact form has only its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
+    /// SHA-256 of the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe_sha256: Option<String>,
     /// The layers, the lowest first.
     pub layers: Vec<Input>,
+    /// Other files that went into the image: sources of edits and of the EFI partition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Made>,
     /// The image.
     pub image: Output,
     /// Packages installed in the tree; the compact form has only their digest.
@@ -43,6 +53,9 @@ pub struct Manifest {
     /// What could not be listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Fingerprint of the key that signed package and repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
     /// Files made from the image.
     #[serde(default)]
     pub outputs: Vec<Made>,
@@ -55,7 +68,7 @@ pub struct Input {
     pub kind: String,
     /// The last part of its path.
     pub name: String,
-    /// What identifies it, if it is one file or an OCI image.
+    /// What identifies it ([`crate::build::layer::Applied::digest`]).
     pub digest: Option<String>,
     /// The packages in it, if it is a layer of packages.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -94,6 +107,10 @@ impl Manifest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: composition.name.clone(),
             source_date: composition.time,
+            recipe: None,
+            recipe_sha256: None,
+            files: composition.files.clone(),
+            signer: None,
             layers: summary
                 .layers
                 .iter()
@@ -118,6 +135,14 @@ impl Manifest {
         }
     }
 
+    /// The same with the recipe it was made from.
+    #[must_use]
+    pub fn of_recipe(mut self, text: &str) -> Self {
+        self.recipe_sha256 = Some(format!("{:x}", Sha256::digest(text)));
+        self.recipe = Some(text.to_owned());
+        self
+    }
+
     /// The manifest as text.
     pub fn text(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self).context("writing the manifest")? + "\n")
@@ -126,7 +151,7 @@ impl Manifest {
     /// The manifest in one line and without the list of installed packages, whose digest it has instead: for places
     /// where it must be short.
     pub fn compact(&self) -> Result<String> {
-        let short = Self { packages: Vec::new(), outputs: Vec::new(), ..self.clone() };
+        let short = Self { recipe: None, packages: Vec::new(), outputs: Vec::new(), ..self.clone() };
         serde_json::to_string(&short).context("writing the manifest")
     }
 
@@ -147,6 +172,8 @@ impl Manifest {
         note("version of the tool", &self.version, &other.version);
         note("name", &self.name, &other.name);
         note("source date", &self.source_date.to_string(), &other.source_date.to_string());
+        let recipe = |of: &Self| of.recipe_sha256.clone().unwrap_or_else(|| "none".to_owned());
+        note("recipe", &recipe(self), &recipe(other));
         note("number of layers", &self.layers.len().to_string(), &other.layers.len().to_string());
         for (a, b) in self.layers.iter().zip(&other.layers) {
             let text = |layer: &Input| {
@@ -155,6 +182,14 @@ impl Manifest {
             note(&format!("layer {}", a.name), &text(a), &text(b));
             let tool = |layer: &Input| layer.tool.clone().unwrap_or_default();
             note(&format!("program for layer {}", a.name), &tool(a), &tool(b));
+        }
+        for file in &self.files {
+            let again = other.files.iter().find(|other| other.file == file.file);
+            note(
+                &format!("file {}", file.file),
+                &file.sha256,
+                again.map_or("not there", |file| &file.sha256),
+            );
         }
         if !self.packages.is_empty() && !other.packages.is_empty() {
             for line in self.packages.iter().filter(|line| !other.packages.contains(line)) {
@@ -166,6 +201,11 @@ impl Manifest {
         }
         note("size of the image", &self.image.size.to_string(), &other.image.size.to_string());
         note("image", &self.image.sha256, &other.image.sha256);
+        for made in &other.outputs {
+            if let Some(before) = self.outputs.iter().find(|before| before.file == made.file) {
+                note(&made.file, &before.sha256, &made.sha256);
+            }
+        }
         found
     }
 }

@@ -39,6 +39,8 @@ pub struct Composition {
     pub edits: Vec<Edit>,
     /// Files for the EFI partition.
     pub efi_files: Vec<EfiFile>,
+    /// Names and digests of the files of this machine that edits and EFI files came from.
+    pub files: Vec<Made>,
     /// Size of the image in bytes.
     pub size: u64,
     /// Its form.
@@ -132,6 +134,13 @@ impl Composition {
         let (packages, notes) = installed::packages(&tree, &workplace.folder, self.time)?;
         let distribution = installed::distribution(&tree);
         Ok(Summary { layers, names, content, spooled, packages, notes, distribution, output: written })
+    }
+
+    /// Wants a digest of every layer, also of directories, for a manifest.
+    #[must_use]
+    pub fn identified(mut self) -> Self {
+        self.layers.iter_mut().for_each(|layer| layer.identify = true);
+        self
     }
 
     /// Sixteen bytes that follow from what the image is, and from what they are for.

@@ -31,7 +31,7 @@ pub fn spdx(manifest: &Manifest, packages: &[Package], distribution: Option<&str
         });
         if let Some(digest) = layer.digest.as_deref().and_then(|digest| digest.strip_prefix("sha256:"))
             && layer.packages.is_empty()
-            && layer.kind != "oci"
+            && !matches!(layer.kind.as_str(), "oci" | "dir")
         {
             value["checksums"] = json!([{"algorithm": "SHA256", "checksumValue": digest}]);
         }

@@ -50,8 +50,15 @@ impl std::str::FromStr for Owner {
 
 const MAX_XATTR: usize = 65_536;
 
-/// Gives everything below `root` to `sink`, the directory itself first.
-pub fn read(root: &Path, owner: Owner, sources: &mut Sources, sink: &mut Sink<'_>) -> Result<()> {
+/// Gives everything below `root` to `sink`, the directory itself first. `backwards` turns around what the file system
+/// lists, which must change nothing.
+pub fn read(
+    root: &Path,
+    owner: Owner,
+    backwards: bool,
+    sources: &mut Sources,
+    sink: &mut Sink<'_>,
+) -> Result<()> {
     let mut links: BTreeMap<(u64, u64), Vec<u8>> = BTreeMap::new();
     let mut todo = vec![Vec::new()];
     while let Some(path) = todo.pop() {
@@ -66,6 +73,9 @@ pub fn read(root: &Path, owner: Owner, sources: &mut Sources, sink: &mut Sink<'_
             let mut names = Vec::new();
             for entry in std::fs::read_dir(&here).with_context(context)? {
                 names.push(entry.with_context(context)?.file_name());
+            }
+            if backwards {
+                names.reverse();
             }
             names.sort_by(|a, b| b.cmp(a));
             for name in names {

@@ -19,4 +19,4 @@ pub mod template;
 
 pub use apply::{Whiteouts, apply};
 pub use entry::{Entry, Sink, What};
-pub use source::{Applied, Form, Layer, put, sha256};
+pub use source::{Applied, Form, Layer, put, sha256, sha256_of};

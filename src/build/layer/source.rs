@@ -1,7 +1,7 @@
 //! A layer as a person names it, and the one place that knows which reader it needs.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::directory::Owner;
 use super::input::{Input, Spool};
 use super::template::Trust;
-use super::{Whiteouts, apply, deb, directory, disk, live, oci, rpm, squashfs, tar, template};
+use super::{Whiteouts, apply, archive, deb, directory, disk, live, oci, rpm, squashfs, tar, template};
 use crate::build::tree::Tree;
 use crate::verify::keyring::Keyring;
 
@@ -89,8 +89,12 @@ pub struct Layer {
     pub choice: oci::Choice,
     /// Certificates of which one must have signed a package.
     pub keys: Option<PathBuf>,
-    /// SHA-256 that the file must have, in hexadecimal digits.
+    /// SHA-256 that it must have, in hexadecimal digits; see [`Applied::digest`].
     pub sha256: Option<String>,
+    /// Whether a directory gets a digest too, for which all of it is read once more.
+    pub identify: bool,
+    /// Whether what directories list is turned around, which must change nothing; for `build --check`.
+    pub backwards: bool,
 }
 
 impl Layer {
@@ -106,6 +110,8 @@ impl Layer {
             choice: oci::Choice::default(),
             keys: None,
             sha256: None,
+            identify: false,
+            backwards: false,
         }
     }
 }
@@ -119,8 +125,9 @@ pub struct Applied {
     pub name: String,
     /// How it deleted.
     pub whiteouts: Whiteouts,
-    /// What identifies the input: the SHA-256 of the file, or the digest of the manifest of an OCI image. A directory has
-    /// none.
+    /// What identifies the input: the SHA-256 of the file; the digest of an OCI image's manifest; for a folder of
+    /// packages that of the list of their digests; for a directory that of the tar archive which `compose` makes of it
+    /// alone, where somebody wants to know it.
     pub digest: Option<String>,
     /// Number of names in the tree after it.
     pub names: usize,
@@ -163,8 +170,6 @@ fn put_quietly(layer: &Layer, tree: &mut Tree, spool: &mut Spool, time: i64) -> 
             );
         }
         applied.digest = Some(format!("sha256:{digest}"));
-    } else if layer.sha256.is_some() && !matches!(layer.form, Form::Rpm | Form::Deb) {
-        bail!("a directory has no SHA-256 that could be checked");
     }
     let open = || File::open(path).context("opening it");
     let trust = || -> Result<Option<Trust>> {
@@ -183,7 +188,12 @@ fn put_quietly(layer: &Layer, tree: &mut Tree, spool: &mut Spool, time: i64) -> 
             applied.warnings = image.warnings;
         }
         Form::Tar => tar::read(&mut Input::open(open()?, &mut tree.sources, spool)?, &mut sink)?,
-        Form::Dir => directory::read(path, layer.owner, &mut tree.sources, &mut sink)?,
+        Form::Dir => {
+            directory::read(path, layer.owner, layer.backwards, &mut tree.sources, &mut sink)?;
+            if layer.identify || layer.sha256.is_some() {
+                applied.digest = Some(format!("sha256:{}", of_directory(layer, time)?));
+            }
+        }
         Form::Squashfs => squashfs::Reader::open(&open()?)?.entries(&mut tree.sources, spool, &mut sink)?,
         Form::Live => {
             let folder = spool.folder().to_owned();
@@ -212,11 +222,39 @@ fn put_quietly(layer: &Layer, tree: &mut Tree, spool: &mut Spool, time: i64) -> 
         let found = found.trim_start_matches("sha256:");
         ensure!(
             found.eq_ignore_ascii_case(expected),
-            "the list of its packages' digests has the SHA-256 {found}, not {expected} as the recipe says"
+            "it has the digest {found}, not {expected} as the recipe says"
         );
     }
     applied.names = tree.walk().count();
     Ok(applied)
+}
+
+/// SHA-256 of the archive that a directory alone becomes.
+fn of_directory(layer: &Layer, time: i64) -> Result<String> {
+    let mut alone = Tree::new();
+    alone.meta_mut(Tree::ROOT).mtime = time;
+    let mut entries = Vec::new();
+    directory::read(&layer.path, layer.owner, layer.backwards, &mut alone.sources, &mut |entry| {
+        entries.push(entry);
+        Ok(())
+    })?;
+    apply(&mut alone, entries, Whiteouts::None, time)?;
+    let hash = archive::write_tree(Hashing(Sha256::new()), &alone, time, &mut |_| {})?;
+    Ok(format!("{:x}", hash.0.finalize()))
+}
+
+/// Hashes what is written.
+struct Hashing(Sha256);
+
+impl std::io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Signatures are judged at the moment that the source stands for, so that a build can be repeated.
@@ -228,11 +266,16 @@ fn moment(time: i64) -> Result<std::time::SystemTime> {
 /// SHA-256 of a file, in hexadecimal digits.
 pub fn sha256(path: &Path) -> Result<String> {
     let context = || format!("reading {}", path.display());
-    let mut file = File::open(path).with_context(context)?;
+    sha256_of(File::open(path).with_context(context)?).with_context(context)
+}
+
+/// SHA-256 of an open file, from its start, in hexadecimal digits.
+pub fn sha256_of(mut file: File) -> Result<String> {
+    file.rewind().context("going to its start")?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
-        match file.read(&mut buffer).with_context(context)? {
+        match file.read(&mut buffer)? {
             0 => return Ok(format!("{:x}", hash.finalize())),
             count => hash.update(&buffer[..count]),
         }

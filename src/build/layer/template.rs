@@ -57,6 +57,18 @@ pub fn root_image(file: File, trust: Option<Trust>, folder: &Path, limit: u64) -
     Ok(out)
 }
 
+/// Name of the file in a package that says what its image is made of ([`crate::build::compose::Manifest`]).
+pub const MANIFEST: &str = "image-manifest.json";
+/// Most bytes of a manifest in a package that are read.
+const MAX_MANIFEST: u64 = 4 << 20;
+
+/// What a template package says its image is made of, if it says that.
+pub fn manifest(file: File, folder: &Path) -> Result<Option<Vec<u8>>> {
+    let verified = open(file, None, folder, u64::MAX)?;
+    let payload = Payload::open(&verified, &verified.info().name)?;
+    payload.other_file(MANIFEST, MAX_MANIFEST).context("reading its manifest")
+}
+
 fn open(mut file: File, trust: Option<Trust>, folder: &Path, limit: u64) -> Result<Verified> {
     let spooled = Spooled::copy_of(&mut file, folder, limit).context("copying the package")?;
     let policy = Policy::any();
