@@ -3,14 +3,18 @@
 //! Only TemplateVMs are asked. The reads go out together, a bounded number at a time. A qube whose features we may not read counts
 //! as not managed, and all of them are named in one warning; a feature that is missing is empty.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded, system};
 use crate::template::Installed;
 use crate::template::installed::{FEATURES, MARKER};
+use crate::template::provenance::{self, Provenance};
 
 /// The feature that tells until when a template's system is maintained.
 const END_OF_LIFE: &str = "os-eol";
+/// What tells which build was installed, and when.
+const EVIDENCE: [&str; 4] =
+    ["template-epoch", "template-version", "template-release", "template-installtime"];
 /// How many reads are under way at a time.
 const AT_A_TIME: usize = 8;
 
@@ -118,6 +122,49 @@ pub async fn one(api: &dyn AdminApi, qube: &str) -> Result<Option<Installed>, Ca
         }
     }
     Ok(Installed::from_features(qube, |feature| values.get(feature).cloned()))
+}
+
+/// Those of these features of one qube that are set, by name.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub async fn features(
+    api: &dyn AdminApi,
+    qube: &str,
+    wanted: &[&str],
+) -> Result<BTreeMap<String, String>, CallError> {
+    let answers = read(api, wanted.iter().map(|feature| (qube, *feature)).collect()).await;
+    let mut found = BTreeMap::new();
+    for (feature, answer) in wanted.iter().zip(answers) {
+        if let Some(value) = answer? {
+            found.insert((*feature).to_owned(), value);
+        }
+    }
+    Ok(found)
+}
+
+/// How all templates of this system that we may see came to be what they are, by name. Those whose features cannot be read are
+/// left out.
+///
+/// # Errors
+/// When the qubes cannot be listed.
+pub async fn provenance(api: &dyn AdminApi) -> Result<BTreeMap<String, Provenance>, CallError> {
+    let evidence: Vec<&str> =
+        EVIDENCE.into_iter().chain([MARKER, provenance::RECORD]).chain(provenance::SYSTEM).collect();
+    let mut judged = BTreeMap::new();
+    for qube in system::list(api).await?.iter().filter(|qube| qube.is_template()) {
+        let Ok(found) = features(api, &qube.name, &evidence).await else { continue };
+        // Only dom0 has templates of rpm, and only there it costs nothing to ask.
+        let by_rpm = !found.contains_key(MARKER)
+            && api.may_probe()
+            && QubeApi::new(api, &qube.name)
+                .property("installed_by_rpm")
+                .await
+                .is_ok_and(|property| property.value == "True");
+        let get = |feature: &str| found.get(feature).cloned();
+        judged.insert(qube.name.clone(), Provenance::judge(&qube.name, qube.uuid.as_deref(), by_rpm, get));
+    }
+    Ok(judged)
 }
 
 /// Bytes that all volumes of each of these qubes take. What cannot be read counts as nothing.

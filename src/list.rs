@@ -8,6 +8,7 @@ use crate::admin::AdminApi;
 use crate::catalogue::Catalogue;
 use crate::census::{self, Census, Fields};
 use crate::report::Failure;
+use crate::template::provenance::Provenance;
 use crate::template::select::newest_of_each;
 use crate::template::{Installed, Offer, TemplateSpec};
 
@@ -30,6 +31,8 @@ pub struct Wanted {
     pub details: bool,
     /// Until when an installed template's system is maintained.
     pub end_of_life: bool,
+    /// How installed templates came to be what they are, and which templates are not managed.
+    pub provenance: bool,
 }
 
 /// A group of a listing.
@@ -54,6 +57,8 @@ pub struct Entry {
     pub size: u64,
     /// The last day on which the installed system is maintained, where that is known and was asked for.
     pub end_of_life: String,
+    /// How an installed template came to be what it is, where that was asked for.
+    pub provenance: Option<Provenance>,
 }
 
 /// A listing.
@@ -61,6 +66,8 @@ pub struct Entry {
 pub struct Listing {
     /// The groups that are not empty, in their order.
     pub groups: Vec<(Status, Vec<Entry>)>,
+    /// Templates that are not managed and so in no group, where these were asked for.
+    pub unmanaged: Vec<(String, Provenance)>,
     /// What a person should know beside it, fit to be shown.
     pub warnings: Vec<String>,
 }
@@ -137,6 +144,21 @@ pub async fn run(api: &dyn AdminApi, catalogue: &Catalogue<'_>, wanted: &Wanted)
             entries.iter_mut().zip(days).for_each(|(entry, day)| entry.end_of_life = day);
         }
     }
+    let mut unmanaged = Vec::new();
+    if wanted.provenance && wanted.of_this_system() {
+        let mut judged = census::provenance(api).await?;
+        let of_here = |status: &Status| matches!(status, Status::Installed | Status::Extra);
+        for (_, entries) in groups.iter_mut().filter(|(status, _)| of_here(status)) {
+            for entry in entries {
+                entry.provenance = judged.get(&entry.template.name).cloned();
+            }
+        }
+        let meant = |name: &str| {
+            wanted.specs.is_empty() || wanted.specs.iter().any(|spec| spec.matches_parts(name, "", "", ""))
+        };
+        judged.retain(|name, _| !census.templates.iter().any(|known| known.name == *name) && meant(name));
+        unmanaged.extend(judged);
+    }
     let mut warnings = census.warnings;
     let extras = groups.iter().any(|(status, _)| *status == Status::Extra);
     if extras && offers.is_empty() {
@@ -147,7 +169,7 @@ pub async fn run(api: &dyn AdminApi, catalogue: &Catalogue<'_>, wanted: &Wanted)
     if groups.is_empty() {
         warnings.extend(remarks.iter().map(|line| format!("[Qrexec] {line}")));
     }
-    Ok(Listing { groups, warnings })
+    Ok(Listing { groups, unmanaged, warnings })
 }
 
 /// What the repositories have of what `specs` mean, and what the service said beside it.

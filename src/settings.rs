@@ -9,6 +9,7 @@ use crate::payload::TemplateFiles;
 use crate::report::Failure;
 use crate::template::conf::{AllowPv, MENU_LISTS, Setting, TemplateConf, menu_items};
 use crate::template::installed::{FEATURES, Installed, NOT_FINALIZED};
+use crate::template::provenance::RECORD;
 use crate::template::{RepoId, Timestamp};
 use crate::transaction::Transaction;
 use crate::verify::PackageInfo;
@@ -17,7 +18,7 @@ use crate::verify::PackageInfo;
 #[must_use]
 pub fn touched_features() -> Vec<&'static str> {
     let menus = MENU_LISTS.iter().map(|(_, feature)| *feature);
-    FEATURES.into_iter().chain([NOT_FINALIZED]).chain(menus).chain(TemplateConf::features()).collect()
+    FEATURES.into_iter().chain([NOT_FINALIZED, RECORD]).chain(menus).chain(TemplateConf::features()).collect()
 }
 
 /// Carries out the wishes of a package, but for the first start.

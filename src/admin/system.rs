@@ -12,6 +12,8 @@ pub struct Qube {
     pub class: String,
     /// Power state, such as `Halted` or `Running`.
     pub state: String,
+    /// Name for ever, which no other qube ever has; releases before 4.3 do not tell it.
+    pub uuid: Option<String>,
 }
 
 impl Qube {
@@ -152,11 +154,12 @@ pub(super) fn pairs(text: &str) -> Vec<(String, String)> {
 fn listed(line: &str) -> Option<Qube> {
     let mut words = line.split(' ');
     let name = words.next().filter(|name| !name.is_empty())?.to_owned();
-    let mut qube = Qube { name, class: String::new(), state: String::new() };
+    let mut qube = Qube { name, class: String::new(), state: String::new(), uuid: None };
     for (key, value) in words.filter_map(|word| word.split_once('=')) {
         match key {
             "class" => value.clone_into(&mut qube.class),
             "state" => value.clone_into(&mut qube.state),
+            "uuid" => qube.uuid = Some(value.to_owned()),
             _ => {}
         }
     }
@@ -175,6 +178,7 @@ mod tests {
             ("work", "AppVM", "Running")
         );
         assert!(!qube.is_template() && !qube.is_halted());
+        assert_eq!(qube.uuid.as_deref(), Some("1-2"));
         assert_eq!(listed(""), None);
         let property = parse_property("default=False type=vm ").unwrap();
         assert_eq!((property.is_default, property.value.as_str()), (false, ""));

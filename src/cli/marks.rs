@@ -9,6 +9,7 @@ use super::config::Color;
 use super::format::table;
 use crate::list::{Entry, Listing, Status};
 use crate::template::Installed;
+use crate::template::provenance::Provenance;
 
 /// Whether standard output takes colour.
 #[must_use]
@@ -55,6 +56,14 @@ pub fn listing(listing: &Listing, today: &str, colored: bool) -> String {
             text.push_str(&paint(line.trim_end(), color.unwrap_or_default(), colored));
             text.push('\n');
         }
+    }
+    if !listing.unmanaged.is_empty() {
+        text.push_str(&paint("Other Templates", "1", colored));
+        text.push('\n');
+        let row = |(name, provenance): &(String, Provenance)| {
+            vec![name.clone(), provenance.mark().unwrap_or_default()]
+        };
+        text.push_str(&table(&listing.unmanaged.iter().map(row).collect::<Vec<_>>()));
     }
     text
 }
@@ -103,6 +112,9 @@ fn of_installed(
         }
         _ => {}
     }
+    if let Some(text) = entry.provenance.as_ref().and_then(Provenance::mark) {
+        marks.push(Mark { text, color: None });
+    }
     marks
 }
 
@@ -146,7 +158,10 @@ mod tests {
             ),
             (Status::Available, vec![entry("a", "1", ""), entry("b", "2", ""), entry("d", "1", "")]),
         ];
-        listing(&Listing { groups, warnings: Vec::new() }, "2025-06-01", colored)
+        let mut groups = groups;
+        groups[0].1[1].provenance = Some(Provenance::OtherTool);
+        let unmanaged = vec![("e".to_owned(), Provenance::Clone { of: "a".to_owned() })];
+        listing(&Listing { groups, unmanaged, warnings: Vec::new() }, "2025-06-01", colored)
     }
 
     #[test]
@@ -155,12 +170,14 @@ mod tests {
             shown(false),
             "Installed Templates\n\
              a  0:1-1  r  end of life since 2024-01-01\n\
-             b  0:1-1  r  upgradable\n\
+             b  0:1-1  r  upgradable, by another tool\n\
              c  0:1-1  r  extra\n\
              Available Templates\n\
              a  0:1-1  r  installed\n\
              b  0:2-1  r  upgrade\n\
-             d  0:1-1  r\n"
+             d  0:1-1  r\n\
+             Other Templates\n\
+             e  clone of a\n"
         );
     }
 

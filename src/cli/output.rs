@@ -18,6 +18,7 @@ use crate::repolist::Row;
 use crate::report::Failure;
 use crate::search::Hits;
 use crate::template::Timestamp;
+use crate::template::provenance::Provenance;
 
 /// Version of what `--json` prints; `schema/output-v1.json` describes it.
 pub const VERSION: u32 = 1;
@@ -104,6 +105,9 @@ pub fn listing_json(listing: &Listing, details: bool) -> Value {
         if !entry.end_of_life.is_empty() {
             put("end_of_life", json!(entry.end_of_life));
         }
+        if let Some(known) = &entry.provenance {
+            put("provenance", provenance(known));
+        }
         if let Some(built) = Timestamp::parse(&template.build_time) {
             put("age_days", json!(admission::days(built, SystemTime::now())));
         }
@@ -126,7 +130,21 @@ pub fn listing_json(listing: &Listing, details: bool) -> Value {
         }
         Value::Object(object)
     };
-    json!({"templates": each(listing).map(entry).collect::<Vec<Value>>()})
+    let mut result = json!({"templates": each(listing).map(entry).collect::<Vec<Value>>()});
+    if !listing.unmanaged.is_empty() {
+        let one =
+            |(name, known): &(String, Provenance)| json!({"name": name, "provenance": provenance(known)});
+        result["unmanaged"] = listing.unmanaged.iter().map(one).collect::<Vec<Value>>().into();
+    }
+    result
+}
+
+fn provenance(known: &Provenance) -> Value {
+    match known {
+        Provenance::Clone { of } => json!({"kind": known.word(), "of": of}),
+        Provenance::UpgradedInPlace { from, to } => json!({"kind": known.word(), "from": from, "to": to}),
+        _ => json!({"kind": known.word()}),
+    }
 }
 
 /// What a search found, in the original's form.
@@ -290,7 +308,7 @@ mod tests {
         };
         Listing {
             groups: vec![(Status::Installed, vec![Entry { template, size: 1536, ..Entry::default() }])],
-            warnings: Vec::new(),
+            ..Listing::default()
         }
     }
 

@@ -139,6 +139,7 @@ impl Run<'_> {
             Command::Finalize => self.finalize().await,
             Command::Switch => self.switch().await,
             Command::Retire => self.retire().await,
+            Command::Adopt => self.adopt().await,
         }
     }
 

@@ -25,6 +25,7 @@ pub enum Command {
     Renew,
     Switch,
     Retire,
+    Adopt,
     Trust,
     Recover,
     Finalize,
@@ -502,6 +503,7 @@ pub static COMMANDS: &[CommandDef] = &[
     },
     lifecycle::SWITCH,
     lifecycle::RETIRE,
+    lifecycle::ADOPT,
     CommandDef {
         original: false,
         details: "Finishes or undoes work on templates that was cut short by a power cut, a kill or the like: a new template is \
@@ -598,6 +600,7 @@ impl Command {
                 | Self::Purge
                 | Self::Switch
                 | Self::Retire
+                | Self::Adopt
         )
     }
 

@@ -84,6 +84,7 @@ impl Row {
                 },
                 size: row.size,
                 end_of_life: fit(&row.end_of_life),
+                provenance: None,
             };
             let entries: Vec<Entry> = own.map(entry).collect();
             if !entries.is_empty() {
@@ -118,6 +119,8 @@ pub async fn list(desk: &Desk<'_>) -> Result<Value, No> {
         all_versions: desk.request.all_versions,
         details: verb == Verb::Info,
         end_of_life: true,
+        // Who asks for templates of others need not know where they come from.
+        provenance: false,
     };
     let lines = Lines::new(desk.outbox, &desk.records, "", "");
     let sources = desk.sources(&repositories);
@@ -168,7 +171,7 @@ async fn visible(desk: &Desk<'_>, listing: Listing) -> Listing {
     let groups = listing.groups.into_iter().map(|(status, entries)| {
         (status, entries.into_iter().filter(|entry| sees(status, entry)).collect::<Vec<_>>())
     });
-    Listing { groups: groups.filter(|(_, entries)| !entries.is_empty()).collect(), warnings: Vec::new() }
+    Listing { groups: groups.filter(|(_, entries)| !entries.is_empty()).collect(), ..Listing::default() }
 }
 
 fn sees_installed(desk: &Desk<'_>, owners: &HashMap<String, Owner>, name: &str) -> bool {

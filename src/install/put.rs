@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use super::{Job, Run, Source, TICK, TooLarge, Verb, absent, local, now};
 use crate::admin::system;
 use crate::appmenus::{AppMenus, Scratch};
+use crate::census;
 use crate::checkpoint;
 use crate::download::blocking;
 use crate::journal::{Goal, Journal, Step};
@@ -18,6 +19,7 @@ use crate::report::{Failure, Message, Phase, Reporter};
 use crate::root_image::{CopyError, Limits, RootImage};
 use crate::settings;
 use crate::template::conf::AllowPv;
+use crate::template::provenance::{self, RECORD, Record};
 use crate::template::{RepoId, TemplateName};
 use crate::transaction::{Transaction, Undone};
 use crate::verify::{PackageInfo, TEMPLATES, Verified};
@@ -74,10 +76,20 @@ impl Run<'_, '_> {
         let there = qubes.iter().find(|qube| qube.name == name.as_str());
         let mut notes = Journal::new(name.as_str(), self.verb_word(), self.order.verb == Verb::Install);
         notes.skip_start = self.order.skip_start;
-        let description = settings::description(info, repo, now()).to_features();
+        let time = now();
+        let record = Record {
+            adopted: false,
+            package: info.name.to_string(),
+            evr: info.nevra.evr.to_string(),
+            time,
+            uuid: None,
+            os: None,
+        };
+        let description = settings::description(info, repo, time).to_features();
+        let description = description.into_iter().chain([(RECORD, record.to_feature())]);
         notes.goal = Goal {
             allow_pv: self.order.allow_pv == AllowPv::Yes,
-            description: description.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            description: description.map(|(name, value)| (name.to_owned(), value)).collect(),
             ..Goal::default()
         };
         match (self.order.verb, there) {
@@ -124,10 +136,27 @@ impl Run<'_, '_> {
         };
         transaction.step(Step::Describing, "describing")?;
         for (feature, value) in transaction.notes().goal.description.clone() {
+            // What the template announced at its first start is known only now.
+            let value = match Record::parse(&value).filter(|_| feature == RECORD) {
+                Some(record) => self.completed(record, transaction.name()).await.to_feature(),
+                None => value,
+            };
             transaction.set_feature(&feature, &value).await?;
         }
         checkpoint::reach("described");
         Ok(outcome)
+    }
+
+    /// A record with what dom0 and the template itself tell by now. What they do not tell stays out.
+    async fn completed(&self, record: Record, name: &TemplateName) -> Record {
+        let qubes = system::list(self.api).await.unwrap_or_default();
+        let uuid = qubes.into_iter().find(|qube| qube.name == name.as_str()).and_then(|qube| qube.uuid);
+        if self.order.skip_start {
+            return Record { uuid, ..record };
+        }
+        let found = census::features(self.api, name.as_str(), &provenance::SYSTEM).await.unwrap_or_default();
+        let os = provenance::system(|feature| found.get(feature).cloned());
+        Record { uuid, os, ..record }
     }
 
     pub(super) async fn first_start(

@@ -170,7 +170,8 @@ mod tests {
         let mut system = System::default();
         for (name, class, state) in qubes {
             let text = |text: &str| text.to_owned();
-            system.qubes.push(Qube { name: text(name), class: text(class), state: text(state) });
+            let (name, class, state) = (text(name), text(class), text(state));
+            system.qubes.push(Qube { name, class, state, uuid: None });
         }
         for (qube, property, value) in properties {
             if qube.is_empty() {

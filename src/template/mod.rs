@@ -7,6 +7,7 @@ pub mod fnmatch;
 pub mod installed;
 mod name;
 mod offer;
+pub mod provenance;
 pub mod select;
 mod spec;
 mod version;

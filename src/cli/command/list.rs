@@ -28,6 +28,7 @@ impl Run<'_> {
             all_versions: has(Opt::AllVersions),
             details,
             end_of_life: on_terminal || has(Opt::Json),
+            provenance: on_terminal || has(Opt::Json),
         };
         let (api, sources) = (admin::connect(), self.sources());
         let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);

@@ -1,5 +1,6 @@
 //! One file for each family of commands: plain values from the command line to a use case, and its outcome made showable.
 
+mod adopt;
 mod grants;
 mod install;
 mod jobs;

@@ -1,4 +1,4 @@
-//! `switch`, `retire`: commands about the life of a template beyond its installation.
+//! `switch`, `retire`, `adopt`: commands about the life of a template beyond its installation.
 
 use super::{Command, CommandDef, DRY_RUN, Opt, OptDef};
 
@@ -61,4 +61,13 @@ pub(super) const RETIRE: CommandDef = CommandDef {
         "TEMPLATE",
         "Let what uses a template use another one, and remove it",
     )
+};
+
+pub(super) const ADOPT: CommandDef = CommandDef {
+    options: &[&DRY_RUN],
+    original: false,
+    details: "Takes templates under management that another tool installed, that were cloned, or that lost their mark: what they \
+              are is read from their features, and nothing is made up. Where these do not tell the build and its times, the \
+              template stays as it is. `list` shows where templates come from.",
+    ..CommandDef::new(Command::Adopt, "adopt", "TEMPLATE", "Take templates under management")
 };
