@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::time::timeout;
 
 use crate::admin::{AdminApi, CallError};
 use crate::cancel::Cancel;
+use crate::io::zeros::{Copied, Sink, Zeros};
 
 /// How long an import that is given up may take to end by itself, before its transport is killed.
 const GIVE_UP: Duration = Duration::from_secs(3);
@@ -54,7 +56,7 @@ pub async fn import_with_size<T, E>(
     volume: &str,
     size: u64,
     cancel: &Cancel,
-    write: impl FnOnce(&mut dyn Write) -> Result<T, E> + Send + 'static,
+    write: impl FnOnce(&mut dyn Sink) -> Result<T, E> + Send + 'static,
 ) -> Result<T, ImportError<E>>
 where
     T: Send + 'static,
@@ -66,7 +68,7 @@ where
     let import = api.import(qube, volume)?;
     let stop = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicBool::new(false));
-    let mut pipe = Pipe { pipe: import.input, broken: false, stop: stop.clone() };
+    let mut pipe = Pipe { pipe: import.input, broken: false, stop: stop.clone(), zeros: Zeros::new().ok() };
     let all_sent = sent.clone();
     let writer = tokio::task::spawn_blocking(move || {
         if writeln!(pipe, "{size}").is_err() {
@@ -101,19 +103,46 @@ struct Pipe {
     pipe: PipeWriter,
     broken: bool,
     stop: Arc<AtomicBool>,
+    /// Nothing where holes have to be copied.
+    zeros: Option<Zeros>,
 }
 
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Pipe {
+    fn check_stop(&mut self) -> io::Result<()> {
         if self.stop.load(Ordering::SeqCst) {
             self.broken = true;
             return Err(io::Error::other("interrupted"));
         }
+        Ok(())
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check_stop()?;
         self.pipe.write(bytes).inspect_err(|error| self.broken |= error.kind() != io::ErrorKind::Interrupted)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.pipe.flush()
+    }
+}
+
+impl Sink for Pipe {
+    fn write_zeros(&mut self, count: u64) -> io::Result<u64> {
+        self.check_stop()?;
+        match self.zeros.as_ref().map(|zeros| zeros.put_into(&self.pipe, count)) {
+            Some(Ok(put @ 1..)) => Ok(put),
+            Some(Err(errno @ (Errno::EINTR | Errno::EPIPE))) => {
+                self.broken |= errno == Errno::EPIPE;
+                Err(errno.into())
+            }
+            // What cannot share pages is handed bytes.
+            _ => {
+                self.zeros = None;
+                Copied(self).write_zeros(count)
+            }
+        }
     }
 }
 

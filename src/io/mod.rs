@@ -5,3 +5,4 @@ pub mod hash;
 pub mod limit;
 pub mod progress;
 pub mod tail;
+pub mod zeros;

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use super::zeros::Sink;
+
 /// Passes on all of a stream of known length but its last bytes; those come only with [`HoldBack::release`].
 ///
 /// A receiver that acts when it has all announced bytes cannot act before: dropped, this never gives it the last ones.
@@ -58,26 +60,50 @@ impl<W: Write> Write for HoldBack<W> {
     }
 }
 
+impl<W: Sink> Sink for HoldBack<W> {
+    fn write_zeros(&mut self, count: u64) -> io::Result<u64> {
+        if count > self.missing() {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more bytes came than were announced"));
+        }
+        if self.pass == 0 {
+            let length = self.held.len() + usize::try_from(count).unwrap_or(0);
+            self.held.resize(length, 0);
+            return Ok(count);
+        }
+        let written = self.inner.write_zeros(count.min(self.pass))?;
+        self.pass -= written;
+        Ok(written)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::io::zeros::Copied;
 
     proptest! {
         #[test]
         fn holds_exactly_the_last_bytes(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..20),
             keep in 0usize..30,
+            zeros in 0u64..20,
         ) {
-            let all = pieces.concat();
+            let all: Vec<u8> =
+                pieces.iter().flat_map(|piece| piece.iter().copied().chain((0..zeros).map(|_| 0))).collect();
             let mut out = Vec::new();
-            let mut holder = HoldBack::new(&mut out, all.len() as u64, keep);
+            let mut holder = HoldBack::new(Copied(&mut out), all.len() as u64, keep);
             for piece in &pieces {
                 holder.write_all(piece).unwrap();
+                let mut left = zeros;
+                while left > 0 {
+                    left -= holder.write_zeros(left).unwrap();
+                }
             }
             prop_assert_eq!(&holder.held, &all[all.len().saturating_sub(keep)..]);
             prop_assert!(holder.write_all(b"x").is_err());
+            prop_assert!(holder.write_zeros(1).is_err());
             holder.release().unwrap();
             prop_assert_eq!(out, all);
         }

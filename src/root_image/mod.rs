@@ -25,6 +25,7 @@ use std::path::Path;
 pub use crate::payload::TemplateFiles;
 
 use crate::io::tail::HoldBack;
+use crate::io::zeros::{Copied, Sink};
 use crate::payload::Payload;
 use crate::verify::Rejection;
 use pump::{Message, Pump};
@@ -34,8 +35,8 @@ use tar::Image;
 /// Bytes held back until everything is proven.
 const HELD_BACK: usize = 4096;
 
-/// Zeros to write holes from. Never written to, so it takes no memory of its own.
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+/// Most zeros at a time, so that progress is told.
+const MOST_ZEROS: u64 = 16 << 20;
 
 /// What an image may cost.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +120,7 @@ impl RootImage {
         out: &mut impl Write,
         on_progress: &mut dyn FnMut(u64),
     ) -> Result<TemplateFiles, CopyError> {
-        self.copy_and(out, on_progress, |_| Ok(()))
+        self.copy_and(&mut Copied(out), on_progress, |_| Ok(()))
     }
 
     /// As [`Self::copy_to`], with a last word of `before_end` on the files beside the image: what it says comes before
@@ -129,7 +130,7 @@ impl RootImage {
     /// As [`Self::copy_to`], and when `before_end` fails.
     pub fn copy_and(
         mut self,
-        out: &mut impl Write,
+        out: &mut impl Sink,
         on_progress: &mut dyn FnMut(u64),
         before_end: impl FnOnce(&TemplateFiles) -> io::Result<()>,
     ) -> Result<TemplateFiles, CopyError> {
@@ -170,16 +171,18 @@ impl RootImage {
 }
 
 fn write_zeros(
-    out: &mut impl Write,
+    out: &mut impl Sink,
     mut count: u64,
     mut written: u64,
     report: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
     while count > 0 {
-        let len = usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()));
-        out.write_all(&ZEROS[..len])?;
-        count -= len as u64;
-        written += len as u64;
+        match out.write_zeros(count.min(MOST_ZEROS)) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => (count, written) = (count - n, written + n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
         report(written);
     }
     Ok(())

@@ -18,6 +18,7 @@ use crate::admin::{AdminApi, CallError, QubeApi, system};
 use crate::cancel::Cancel;
 use crate::checkpoint;
 use crate::extras::Extras;
+use crate::io::zeros::Sink;
 use crate::journal::{Files, Journal, Known, Step, Store};
 use crate::payload::TemplateFiles;
 use crate::report::{Failure, Message, Reporter};
@@ -222,7 +223,7 @@ impl<'a> Transaction<'a> {
     pub async fn import<E>(
         &mut self,
         size: u64,
-        write: impl FnOnce(&mut dyn io::Write, Noter) -> Result<TemplateFiles, E> + Send + 'static,
+        write: impl FnOnce(&mut dyn Sink, Noter) -> Result<TemplateFiles, E> + Send + 'static,
     ) -> Result<TemplateFiles, ImportError<E>>
     where
         E: Send + 'static + From<io::Error>,
@@ -232,7 +233,7 @@ impl<'a> Transaction<'a> {
         self.step(Step::Importing, "importing")
             .map_err(|error| ImportError::Data(E::from(io::Error::other(error.to_string()))))?;
         let noter = self.noter();
-        let write = move |out: &mut dyn io::Write| write(out, noter);
+        let write = move |out: &mut dyn Sink| write(out, noter);
         let done = volume::import_with_size(
             self.desk.api,
             self.name.as_str(),

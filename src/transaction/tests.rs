@@ -79,7 +79,7 @@ impl Scene {
 /// A writer of these bytes that tells the package's files in time.
 fn put(
     bytes: &'static [u8],
-) -> impl FnOnce(&mut dyn io::Write, Noter) -> io::Result<TemplateFiles> + Send + 'static {
+) -> impl FnOnce(&mut dyn Sink, Noter) -> io::Result<TemplateFiles> + Send + 'static {
     move |out, noter| {
         let files = TemplateFiles { conf: Some(b"gui=1".to_vec()), ..TemplateFiles::default() };
         noter(&files)?;
