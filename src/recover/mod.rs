@@ -230,7 +230,8 @@ async fn remove(desk: &Desk<'_>, name: &TemplateName, nameless: Nameless) -> Res
     let goes = match nameless {
         Nameless::Leave => {
             return Err(Failure::new(format!(
-                "what was done to '{name}' cannot be told any more, since its journal is damaged\n                 help: 'qvm-template recover {name}' removes it"
+                "what was done to '{name}' cannot be told any more, since its journal is damaged\n\
+                 help: 'qvm-template recover {name}' removes it"
             )));
         }
         Nameless::Ask => desk.reporter.confirm(question, &names).await.map_err(Failure::new)?,
