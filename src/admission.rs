@@ -38,6 +38,8 @@ pub struct Demands {
     pub allow_signer_change: Vec<String>,
     /// Most days since a package was built.
     pub max_age: Option<u32>,
+    /// The certificate that has to have signed a package: its fingerprint, in hexadecimal digits.
+    pub signer: Option<String>,
     /// Most bytes of an image: the size that a package announces is held against it before anything is imported.
     pub max_image_size: u64,
     /// The state directory, where one is configured.
@@ -54,6 +56,7 @@ impl Default for Demands {
             allow_repository_change: Vec::new(),
             allow_signer_change: Vec::new(),
             max_age: None,
+            signer: None,
             max_image_size: Limits::default().image_size,
             state_dir: None,
             unattended: false,
@@ -129,6 +132,10 @@ impl<'a> Admission<'a> {
     ) -> Result<(), Failure> {
         let info = verified.info();
         self.young_enough(info.name.as_str(), info.build_time)?;
+        self.signed_as_demanded(
+            info.name.as_str(),
+            verified.signer().map(|signer| signer.certificate.as_str()),
+        )?;
         let (Some(signer), Some(keyring)) = (verified.signer(), keyring) else { return Ok(()) };
         let trusted: Vec<String> = keyring.certificates().iter().map(|one| one.fingerprint()).collect();
         let arrival = Arrival {
@@ -229,8 +236,42 @@ impl<'a> Admission<'a> {
         ))
     }
 
+    /// Whether one of these certificates is the one that has to have signed a package.
+    ///
+    /// # Errors
+    /// When none is.
+    pub fn signable(&self, name: &str, keyring: &Keyring) -> Result<(), Failure> {
+        let Some(wanted) = &self.demands.signer else { return Ok(()) };
+        if keyring.certificates().iter().any(|one| one.fingerprint().eq_ignore_ascii_case(wanted)) {
+            return Ok(());
+        }
+        let why = format!("none of the keys of its repository is {wanted}, which has to sign it");
+        Err(refused(&why, name, "'qvm-template trust list' shows whose signatures count"))
+    }
+
+    fn signed_as_demanded(&self, name: &str, signer: Option<&str>) -> Result<(), Failure> {
+        let Some(wanted) = &self.demands.signer else { return Ok(()) };
+        let is = signer.unwrap_or("nobody whose signature was looked at");
+        if is.eq_ignore_ascii_case(wanted) {
+            return Ok(());
+        }
+        let why = format!("it is signed by {is}, not {wanted}");
+        Err(refused(&why, name, "find out who should sign it; '--signer' says who has to"))
+    }
+
     fn directory(&self) -> anyhow::Result<Directory> {
         Directory::open(self.demands.state_dir.as_deref())
+    }
+
+    /// Fingerprint of the certificate that signed this build of a template, where it is the newest that was seen of its
+    /// repository.
+    #[must_use]
+    pub fn signer_seen(&self, name: &str, repo: &str, evr: &Evr) -> Option<String> {
+        let memory = self.memory();
+        let is = |record: &&seen::Record| {
+            record.name == name && record.repo.as_str() == repo && record.newest == *evr
+        };
+        memory.records().iter().find(is).map(|record| record.signer.clone())
     }
 
     /// What is remembered; damage is said, and the memory begins anew beside what is left of the old one.
@@ -364,6 +405,24 @@ mod tests {
         assert_eq!(says(&bound, Wish::Newest, "b", &[], &ago(10)), "");
         assert!(says(&bound, Wish::Newest, "b", &[], &ago(12)).contains("it was built 12 days ago (on "));
         assert_eq!(says(&bound, Wish::Newest, "b", &[], &ago(-3)), "");
+    }
+
+    #[test]
+    fn a_demanded_signer_has_to_have_signed() {
+        let heard = Heard::default();
+        let (_place, demands) = place();
+        let judged = |wanted: Option<&str>, signer: Option<&str>| {
+            let demands = Demands { signer: wanted.map(str::to_owned), ..demands.clone() };
+            let admission = Admission::new(&demands, Wish::Newest, &[], &[], &heard);
+            admission.signed_as_demanded("a", signer).map_err(|error| error.to_string())
+        };
+        assert_eq!(judged(None, None), Ok(()));
+        assert_eq!(judged(Some("ab"), Some("AB")), Ok(()));
+        assert!(judged(Some("ab"), Some("cd")).unwrap_err().contains("it is signed by cd, not ab"));
+        assert!(judged(Some("ab"), None).unwrap_err().contains("nobody"));
+        let admission = Admission::new(&demands, Wish::Newest, &[], &[], &heard);
+        let seen = |version: &str| admission.signer_seen("a", "r", &Evr::new("0", version, "1").unwrap());
+        assert_eq!((seen("2").as_deref(), seen("1")), (Some("K"), None));
     }
 
     #[test]

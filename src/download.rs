@@ -133,14 +133,25 @@ pub fn not_selected(reporter: &dyn Reporter, found: &Found, error: &SelectError)
 }
 
 impl Fetcher<'_, '_> {
+    /// Whether `offer` would be let in, if it is what it claims to be: the certificates that may have signed it. Nothing is
+    /// downloaded for this.
+    ///
+    /// # Errors
+    /// Why it would not be let in, or what is wrong with the keys of its repository.
+    pub fn foresee(&self, offer: &Offer) -> Result<Keyring, Failure> {
+        self.admission.offer(offer)?;
+        let keyring = keyring_of(&self.catalogue.keys_for(offer)?)?;
+        self.admission.signable(&offer.name, &keyring)?;
+        Ok(keyring)
+    }
+
     /// Brings one package into `directory`, or finds it there.
     ///
     /// # Errors
     /// When it cannot be had, or is not what was offered.
     pub async fn fetch(&self, offer: &Offer, directory: &Path) -> Result<Package, Failure> {
         let name = qube_name(&offer.name)?;
-        self.admission.offer(offer)?;
-        let keyring = keyring_of(&self.catalogue.keys_for(offer)?)?;
+        let keyring = self.foresee(offer)?;
         let policy = Policy::build(name, offer.evr.clone());
         let file = format!("{PACKAGE_PREFIX}{}-{}", offer.name, offer.evr);
         let path = directory.join(format!("{file}.rpm"));

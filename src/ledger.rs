@@ -181,6 +181,11 @@ impl Ledger {
         self.change(name, |entry| entry.after = Some(after));
     }
 
+    /// Writes down which build was there before.
+    pub fn was(&self, name: &str, before: Option<Build>) {
+        self.change(name, |entry| entry.before = before);
+    }
+
     /// Adds a remark.
     pub fn remark(&self, name: &str, reason: &str) {
         self.change(name, |entry| entry.reason = Some(reason.to_owned()));
@@ -312,7 +317,8 @@ fn cause(failure: &Failure) -> &'static str {
             return if call.is_denied() { "denied" } else { "admin-call-failed" };
         }
         if let Some(lock) = cause.downcast_ref::<LockError>() {
-            return if matches!(lock, LockError::Busy { .. }) { "locked" } else { "lock-failed" };
+            let taken = matches!(lock, LockError::Busy { .. } | LockError::Changing { .. });
+            return if taken { "locked" } else { "lock-failed" };
         }
         if cause.is::<SearchError>() {
             return "search-failed";

@@ -116,6 +116,22 @@ impl FakeAdmin {
                 }
             }
             "admin.pool.Info" => Ok(b"driver=lvm_thin\n".to_vec()),
+            "admin.property.Get" => {
+                let arg = call.arg.as_deref().unwrap_or_default();
+                let set = qubes.get("dom0").and_then(|dom0| dom0.properties.get(arg));
+                Ok(format!(
+                    "default={} type=vm {}",
+                    if set.is_some() { "False" } else { "True" },
+                    set.map_or("", |v| v)
+                )
+                .into_bytes())
+            }
+            "admin.property.Set" => {
+                let arg = call.arg.clone().unwrap_or_default();
+                let text = String::from_utf8_lossy(payload).into_owned();
+                qubes.entry("dom0".to_owned()).or_default().properties.insert(arg, text);
+                Ok(Vec::new())
+            }
             _ => Err(CallError::Empty(call.clone())),
         }
     }

@@ -475,7 +475,7 @@ mod tests {
         };
         assert_eq!(hint(&["intsall", "x"]).as_deref(), Some("did you mean `install`?"));
         assert_eq!(hint(&["install", "--skip-strat"]).as_deref(), Some("did you mean `--skip-start`?"));
-        assert_eq!(hint(&["upgrade", "--pool=x"]).as_deref(), Some("`--pool` belongs to: install"));
+        assert_eq!(hint(&["upgrade", "--pool=x"]).as_deref(), Some("`--pool` belongs to: install, ensure"));
         assert_eq!(hint(&["frobnicate"]), None);
     }
 

@@ -249,6 +249,7 @@ impl Settings {
             allow_repository_change: self.allow_repository_change.value.clone(),
             allow_signer_change: self.allow_signer_change.value.clone(),
             max_age: self.require_max_age.value,
+            signer: None,
             max_image_size: self.max_image_size.value,
             state_dir: self.state_dir.value.clone(),
             unattended: false,

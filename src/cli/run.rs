@@ -134,6 +134,8 @@ impl Run<'_> {
             Command::Upgrade => self.install(Verb::Upgrade).await,
             Command::Downgrade => self.install(Verb::Downgrade).await,
             Command::Renew => self.install(Verb::Renew).await,
+            Command::Ensure => self.ensure().await,
+            Command::Default => self.default().await,
             Command::Download => self.download().await,
             Command::Recover => self.recover().await,
             Command::Finalize => self.finalize().await,

@@ -4,6 +4,7 @@
 //! their fingers becomes ambiguous.
 
 mod lifecycle;
+mod wanted;
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +33,8 @@ pub enum Command {
     Grants,
     Status,
     Cancel,
+    Ensure,
+    Default,
     Config,
     Docs,
 }
@@ -78,6 +81,17 @@ pub enum Opt {
     Undo,
     Shutdown,
     Restart,
+    Absent,
+    Finalized,
+    Build,
+    MinBuild,
+    Any,
+    Repository,
+    Signer,
+    Overwrite,
+    Template,
+    Dispvm,
+    ManagementDispvm,
     All,
     Installed,
     Available,
@@ -495,6 +509,8 @@ pub static COMMANDS: &[CommandDef] = &[
                   `reinstall --newest`. All changes inside the templates are lost.",
         ..CommandDef::new(Command::Renew, "renew", SPEC, "Install the newest build anew")
     },
+    wanted::ENSURE,
+    wanted::DEFAULT,
     CommandDef {
         original: false,
         details: "`trust list` shows for each enabled repository which certificates may sign its templates (fingerprint, user id, \
@@ -596,6 +612,7 @@ impl Command {
                 | Self::Downgrade
                 | Self::Upgrade
                 | Self::Renew
+                | Self::Ensure
                 | Self::Remove
                 | Self::Purge
                 | Self::Switch

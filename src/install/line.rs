@@ -6,7 +6,7 @@ use crate::ledger::{Build, Ending, Trouble};
 use crate::post_install;
 use crate::report::{Failure, Message};
 
-impl Run<'_, '_> {
+impl<'c> Run<'_, 'c> {
     /// Fetches and installs what was planned. At most two packages are on the disk: the one being put in place, and the next.
     pub(super) async fn work_off(&self, jobs: Vec<Job>) -> Result<Summary, Failure> {
         let many = jobs.len() > 1;
@@ -89,8 +89,16 @@ impl Run<'_, '_> {
         Some((job.name.to_string(), self.fetch(job).await))
     }
 
-    async fn fetch(&self, mut job: Job) -> Result<Job, Failure> {
-        let fetcher = Fetcher {
+    /// Says of each job whether it would be let in, as far as that shows before a download.
+    pub(super) fn foresee(&self, jobs: &[Job]) -> Result<(), Failure> {
+        jobs.iter().try_for_each(|job| match &job.source {
+            Source::Offered(offer) => self.fetcher().foresee(offer).map(drop),
+            Source::Local { .. } | Source::Fetched(_) => Ok(()),
+        })
+    }
+
+    fn fetcher(&self) -> Fetcher<'_, 'c> {
+        Fetcher {
             catalogue: self.catalogue,
             reporter: self.reporter,
             cancel: self.cancel,
@@ -98,9 +106,12 @@ impl Run<'_, '_> {
             nogpgcheck: self.order.nogpgcheck,
             rotten: Rotten::Replace,
             admission: &self.admission,
-        };
+        }
+    }
+
+    async fn fetch(&self, mut job: Job) -> Result<Job, Failure> {
         if let Source::Offered(offer) = &job.source {
-            let package = fetcher.fetch(offer, &self.order.cache).await?;
+            let package = self.fetcher().fetch(offer, &self.order.cache).await?;
             job.after = Build::of_package(&package.verified, package.repo.as_str());
             // Told at once: when it fails later on, the build and its signer are known.
             self.ledger.fetched(job.name.as_str(), job.after.clone());

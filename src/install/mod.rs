@@ -199,6 +199,7 @@ impl Run<'_, '_> {
             self.ledger.plan(job.name.as_str(), self.action(), before, Some(job.after.clone()));
         }
         if self.order.dry_run {
+            self.foresee(&jobs)?;
             return Ok(Summary::default());
         }
         self.confirm(&jobs).await?;

@@ -20,7 +20,8 @@ use self::record::Record;
 use self::steps::Work;
 use crate::admin::{AdminApi, CallError, QubeApi, system};
 use crate::cancel::Cancel;
-use crate::ledger::{Action, Ending, Ledger, Trouble};
+use crate::census;
+use crate::ledger::{Action, Build, Ending, Ledger, Trouble};
 use crate::lock::Lock;
 use crate::remove;
 use crate::remove::dependencies::System;
@@ -162,7 +163,8 @@ pub async fn retire(desk: Desk<'_>, from: &str, to: &str) -> Result<Switched, Fa
     let _lock = desk.lock("retire", &[from, to])?;
     let system = System::read(desk.api).await?;
     let plan = Plan::new(&system, from, to).map_err(Failure::Usage)?;
-    desk.ledger.plan(from, Action::Remove, None, None);
+    let before = census::one(desk.api, from).await?.as_ref().and_then(Build::of_installed);
+    desk.ledger.plan(from, Action::Remove, before, None);
     let mut obstacles = plan.left.clone();
     if let Some(old) = system.qube(from) {
         if !old.is_template() {

@@ -20,8 +20,22 @@ impl Run<'_> {
         if self.typed.has(Opt::DownloadDir) {
             self.terminal.say(&Message::Warning("--downloaddir has no effect on this command"));
         }
+        let order = self.order(verb)?;
+        let (api, sources) = (admin::connect(), self.sources());
+        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let work = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order, self.ledger);
+        let summary = work.await?;
+        Ok(Done {
+            text: if order.dry_run { output::plan(self.ledger) } else { String::new() },
+            unfinished: !summary.unfinished.is_empty(),
+            ..Done::default()
+        })
+    }
+
+    /// What the options say about an installation.
+    pub(super) fn order(&self, verb: Verb) -> Result<Order, Failure> {
         let settings = self.settings;
-        let order = Order {
+        Ok(Order {
             verb,
             named: self.typed.positionals.clone(),
             pool: settings.pool.value.clone(),
@@ -38,15 +52,6 @@ impl Run<'_> {
             detailed: self.typed.has(Opt::DryRun) || self.typed.has(Opt::Json),
             max_image: None,
             state: Directory::open(settings.state_dir.value.as_deref())?,
-        };
-        let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
-        let work = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order, self.ledger);
-        let summary = work.await?;
-        Ok(Done {
-            text: if order.dry_run { output::plan(self.ledger) } else { String::new() },
-            unfinished: !summary.unfinished.is_empty(),
-            ..Done::default()
         })
     }
 

@@ -1,6 +1,7 @@
 //! One file for each family of commands: plain values from the command line to a use case, and its outcome made showable.
 
 mod adopt;
+mod ensure;
 mod grants;
 mod install;
 mod jobs;
