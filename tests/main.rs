@@ -11,6 +11,7 @@ mod first_light;
 mod hostile;
 mod install;
 mod pack;
+mod salt;
 mod sandbox;
 mod service;
 mod space;
