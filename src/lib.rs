@@ -34,6 +34,8 @@
 //! | [`lock`], [`cancel`], [`report`], [`ledger`] | one change at a time, its end by a signal, what is said about it, and what became of each template |
 //! | [`seen`], [`admission`] | what was seen of each template before; whether a sound package is let in |
 //! | [`state`] | what is remembered from one run to the next |
+//! | [`delegate`] | services for other qubes: who may ask what, and the client for them |
+//! | [`needs`] | what each command needs of dom0's policy |
 //! | [`cli`] | what was typed, what is printed |
 //! | [`service`] | the UpdateVM's side |
 //! | [`build`] | the builder of images, packages and repositories |
@@ -70,6 +72,7 @@ pub mod ledger;
 pub mod list;
 pub mod lock;
 pub mod migrate;
+pub mod needs;
 pub mod payload;
 pub mod post_install;
 pub mod postprocess;

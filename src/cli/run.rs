@@ -121,6 +121,7 @@ impl Run<'_> {
             Command::MigrateFromRpmdb => self.migrate().await,
             Command::Trust => self.trust(),
             Command::Grants => self.grants(),
+            Command::CheckPolicy => self.check_policy(),
             Command::Status | Command::Cancel => self.jobs(),
             Command::Config => Ok(Done {
                 text: output::settings(self.settings),

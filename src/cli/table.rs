@@ -31,6 +31,7 @@ pub enum Command {
     Recover,
     Finalize,
     Grants,
+    CheckPolicy,
     Status,
     Cancel,
     Ensure,
@@ -111,6 +112,7 @@ pub enum Opt {
     Follow,
     File,
     Tag,
+    For,
 }
 
 /// What there is to know about an option.
@@ -344,6 +346,9 @@ static FILE: OptDef =
 static TAG: OptDef =
     OptDef::value(Opt::Tag, "tag", "TAG", "A tag that the caller has; may be repeated").ours();
 
+static FOR: OptDef =
+    OptDef::value(Opt::For, "for", "COMMAND", "Only what this command needs, with the rules that are missing").ours();
+
 static CHANGE: &[&OptDef] = &[
     &ALLOW_PV,
     &SKIP_START,
@@ -545,6 +550,16 @@ pub static COMMANDS: &[CommandDef] = &[
                   Examples:\n  qvm-template grants check --file ./new.toml debian-13-xfce\n  \
                   qvm-template grants explain help-desk install debian-13-xfce",
         ..CommandDef::new(Command::Grants, "grants", "ACTION", "Check what other qubes may ask for")
+    },
+    CommandDef {
+        original: false,
+        options: &[&FOR, &TAG],
+        details: "Where dom0's policy can be read, tells which commands it lets the management qube QUBE run, and which rules are \
+                  missing; elsewhere prints the rules that are needed. Either is text to paste into a file in dom0's \
+                  /etc/qubes/policy.d. Nobody is asked, so no refusal is shown to anybody. Status 1: a rule that the command \
+                  cannot do without is missing.\n\nExamples:\n  qvm-template check-policy --for install\n  \
+                  qvm-template check-policy mgmt --tag template-manager   (in dom0)",
+        ..CommandDef::new(Command::CheckPolicy, "check-policy", "QUBE", "Check or print the policy that commands need")
     },
     CommandDef {
         original: false,

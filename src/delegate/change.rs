@@ -22,12 +22,17 @@ use super::serve::{Desk, No, build};
 use crate::admin::{QubeApi, system};
 use crate::admission::Demands;
 use crate::catalogue::Catalogue;
+use crate::extras::Extras;
+use crate::finalize;
 use crate::install::{self, Order};
 use crate::ledger::Ledger;
 use crate::lock::Lock;
+use crate::post_install;
 use crate::report::Failure;
+use crate::state::Directory;
 use crate::template::conf::AllowPv;
 use crate::template::{Installed, TemplateName};
+use crate::transaction;
 
 /// How often a job looks whether it may begin, and whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -150,6 +155,7 @@ async fn work(
             put(desk, lines, name, (&grant, owner), before, plan.as_ref()).await
         }
         Verb::Remove => remove(desk, name, before).await,
+        Verb::Finalize => finalize(desk, lines, name, before).await,
         _ => Err(No::because(Refused::Grants, "not offered by this version")),
     };
     if outcome.is_ok() && desk.verb == Verb::Install && owner == Owner::Nobody {
@@ -364,6 +370,34 @@ async fn remove(desk: &Desk<'_>, name: &TemplateName, before: Option<Installed>)
         finalized: true,
         before,
         after: None,
+        chosen: None,
+        signer: None,
+        remark: None,
+    })
+}
+
+/// Repeats the first start, which changes nothing but what the template says of itself.
+async fn finalize(
+    desk: &Desk<'_>,
+    lines: &Lines<'_>,
+    name: &TemplateName,
+    before: Option<Installed>,
+) -> Result<Outcome, No> {
+    if before.is_none() {
+        return Err(No::because(Refused::NoTemplate, "not a template of this tool"));
+    }
+    let state = Directory::open(desk.settings.state_dir.value.as_deref())?;
+    let extras = Extras::new(Some(&state));
+    let work =
+        transaction::Desk { api: desk.api, reporter: lines, cancel: desk.cancel, extras: &extras, state: Some(&state) };
+    let lock = Lock::take("finalize").map_err(|error| No::failed(&Failure::Failed(error.into())))?;
+    let outcomes = finalize::run(&work, &state, &lock, &[name.to_string()]).await?;
+    Ok(Outcome {
+        action: Verb::Finalize,
+        result: "done",
+        finalized: outcomes.iter().all(|(_, outcome)| *outcome == post_install::Outcome::Done),
+        after: before.clone(),
+        before,
         chosen: None,
         signer: None,
         remark: None,

@@ -6,6 +6,7 @@ mod grants;
 mod install;
 mod jobs;
 mod list;
+mod policy;
 mod remove;
 mod switch;
 mod trust;

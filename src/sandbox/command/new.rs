@@ -62,7 +62,7 @@ const SERVICES: [(&str, &str); 2] = [
 ];
 
 /// The services that the management qube offers to other qubes. No policy lets anybody call them.
-const DELEGATE: [(&str, &str); 11] = [
+const DELEGATE: [(&str, &str); 12] = [
     ("template.List", include_str!("../../../rpc-services/template.List")),
     ("template.Info", include_str!("../../../rpc-services/template.Info")),
     ("template.Search", include_str!("../../../rpc-services/template.Search")),
@@ -72,6 +72,7 @@ const DELEGATE: [(&str, &str); 11] = [
     ("template.Upgrade", include_str!("../../../rpc-services/template.Upgrade")),
     ("template.Downgrade", include_str!("../../../rpc-services/template.Downgrade")),
     ("template.Remove", include_str!("../../../rpc-services/template.Remove")),
+    ("template.Finalize", include_str!("../../../rpc-services/template.Finalize")),
     ("template.Status", include_str!("../../../rpc-services/template.Status")),
     ("template.Cancel", include_str!("../../../rpc-services/template.Cancel")),
 ];
