@@ -47,6 +47,43 @@ pub fn seen(data: &[u8]) {
     assert_eq!(written.as_ref(), Some(&memory), "the memory is not read back");
 }
 
+/// A request that another qube writes to one of our services. What is let through is short and plain.
+///
+/// # Panics
+/// If it is not.
+pub fn delegate_request(data: &[u8]) {
+    use crate::delegate::request::{MAX_REQUEST, Request};
+    let Ok(request) = Request::parse(data) else { return };
+    assert!(data.len() <= MAX_REQUEST, "a request of {} bytes", data.len());
+    let plain =
+        |text: &String| !text.starts_with('-') && text.chars().all(|c| c.is_ascii() && !c.is_control());
+    let texts = request.version.iter().chain(&request.pool).chain(&request.keywords);
+    assert!(texts.into_iter().all(plain), "a text came through: {request:?}");
+}
+
+/// A file of grants, with what is made of it. Nobody is granted what is another's.
+///
+/// # Panics
+/// If somebody is.
+pub fn grants(data: &[u8]) {
+    use crate::delegate::Verb;
+    use crate::delegate::grants::{Grants, Owner};
+    use crate::delegate::review;
+    let Ok(grants) = Grants::parse(&String::from_utf8_lossy(data)) else { return };
+    drop((review::matrix(&grants, &[]), review::remarks(&grants, None)));
+    let Ok(name) = crate::template::TemplateName::new("debian-13") else { return };
+    for verb in Verb::ALL {
+        for (owner, said) in review::explain(&grants, "help-desk", &["t".to_owned()], verb, &name) {
+            assert!(owner != Owner::Other || said.is_err(), "{verb} of another's");
+        }
+    }
+}
+
+/// What a management qube answers to a qube that asks it: any bytes, in two pieces.
+pub fn delegate_answer(data: &[u8]) {
+    crate::delegate::client::fuzz(data);
+}
+
 /// A configuration file.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };

@@ -35,17 +35,32 @@ pub struct Need {
 
 const LOOK: &[&str] = &["list", "info", "search"];
 const FAMILY: &[&str] = &["install", "reinstall", "upgrade", "downgrade", "renew"];
-const REPLACE: &[&str] = &["reinstall", "upgrade", "downgrade", "renew"];
 const CHANGE: &[&str] = &["install", "reinstall", "upgrade", "downgrade", "renew", "recover"];
 const START: &[&str] = &["install", "reinstall", "upgrade", "downgrade", "renew", "finalize", "recover"];
-const BACK: &[&str] = &["reinstall", "upgrade", "downgrade", "renew", "recover"];
+const REPLACE: &[&str] = &["reinstall", "upgrade", "downgrade", "renew", "recover"];
+const BACK: &[&str] = &["reinstall", "upgrade", "downgrade", "renew", "recover", "finalize"];
+const READ: &[&str] =
+    &["list", "info", "search", "reinstall", "upgrade", "downgrade", "renew", "recover", "finalize"];
 const REMOVE: &[&str] = &["remove", "purge"];
+const USE: &[&str] = &["remove", "purge", "switch", "retire"];
 const QUERY: &[&str] =
     &["list", "info", "search", "download", "install", "reinstall", "upgrade", "downgrade", "renew"];
 const FETCH: &[&str] = &["download", "install", "reinstall", "upgrade", "downgrade", "renew"];
 const QUBES: &[&str] = &[
-    "list", "info", "search", "install", "reinstall", "upgrade", "downgrade", "renew", "finalize", "recover",
-    "remove", "purge",
+    "list",
+    "info",
+    "search",
+    "install",
+    "reinstall",
+    "upgrade",
+    "downgrade",
+    "renew",
+    "finalize",
+    "recover",
+    "remove",
+    "purge",
+    "switch",
+    "retire",
 ];
 
 const RESOLVE: &str = "unless --updatevm or the configuration names the UpdateVM";
@@ -54,8 +69,9 @@ const SETTINGS: &str = "where template.conf asks for another kernel or mode of v
 const FAILED: &str = "to go back after a failure";
 const FIRST: &str = "without --skip-start";
 const EXTRA: &str = "an extra: without it there is less of a way back";
-const USERS: &str = "to see who uses a template: after dom0 refused, --dry-run, --disassoc, purge";
-const MOVE: &str = "to turn users of a template over: --disassoc, purge";
+const USERS: &str =
+    "to see who uses a template: after dom0 refused, --dry-run, --disassoc, purge, switch, retire";
+const MOVE: &str = "to turn users of a template over: --disassoc, purge, switch, retire";
 
 const fn need(
     service: &'static str,
@@ -72,16 +88,23 @@ pub static NEEDS: &[Need] = &[
     need("admin.vm.List", "+", About::System, QUBES, ""),
     need("admin.vm.List", "+", About::Own, QUBES, ""),
     need("admin.property.Get", "+updatevm", About::System, QUERY, RESOLVE),
-    need("admin.vm.feature.Get", "*", About::Own, QUBES, ""),
+    need("admin.vm.feature.Get", "*", About::Own, READ, ""),
+    need("admin.vm.feature.Get", "*", About::Own, QUBES, "for some templates, and to go back"),
     need("admin.vm.volume.List", "+", About::Own, LOOK, "with sizes, as info shows them"),
-    need("admin.vm.volume.Info", "*", About::Own, QUBES, "with sizes, as info shows them; and for a way back"),
+    need(
+        "admin.vm.volume.Info",
+        "*",
+        About::Own,
+        QUBES,
+        "with sizes, as info shows them; and for a way back",
+    ),
     need("admin.vm.List", "+", About::UpdateVm, QUERY, OTHER_QUBE),
     need("qubes.TemplateSearch", "+", About::InUpdateVm, QUERY, OTHER_QUBE),
     need("qubes.TemplateDownload", "+", About::InUpdateVm, FETCH, OTHER_QUBE),
     need("admin.vm.Create.TemplateVM", "+", About::System, &["install"], ""),
     need("admin.vm.CreateInPool.TemplateVM", "+", About::System, &["install"], "with --pool"),
     need("admin.vm.volume.ImportWithSize", "+root", About::Own, FAMILY, ""),
-    need("admin.vm.volume.Clear", "+private", About::Own, BACK, ""),
+    need("admin.vm.volume.Clear", "+private", About::Own, REPLACE, ""),
     need("admin.vm.volume.ListSnapshots", "*", About::Own, BACK, FAILED),
     need("admin.vm.volume.Revert", "*", About::Own, BACK, FAILED),
     need("admin.pool.Info", "*", About::System, BACK, EXTRA),
@@ -89,7 +112,13 @@ pub static NEEDS: &[Need] = &[
     need("admin.vm.feature.List", "+", About::Own, START, EXTRA),
     need("admin.vm.CurrentState", "+", About::Own, START, "for a template that is there already"),
     need("admin.vm.feature.Set", "*", About::Own, START, ""),
-    need("admin.vm.feature.Remove", "*", About::Own, START, "for features that only the old build has; and to go back"),
+    need(
+        "admin.vm.feature.Remove",
+        "*",
+        About::Own,
+        START,
+        "for features that only the old build has; and to go back",
+    ),
     need("admin.vm.property.Get", "+virt_mode", About::Own, CHANGE, SETTINGS),
     need("admin.vm.property.Get", "+kernel", About::Own, CHANGE, SETTINGS),
     need("admin.vm.property.Set", "+virt_mode", About::Own, CHANGE, SETTINGS),
@@ -103,49 +132,58 @@ pub static NEEDS: &[Need] = &[
     need("admin.vm.Shutdown", "+wait", About::Own, START, FIRST),
     need("admin.vm.Kill", "+", About::Own, START, "for a template that does not shut down"),
     need("admin.vm.Remove", "+", About::Own, REMOVE, ""),
-    need("admin.vm.Remove", "+", About::Own, &["install", "recover"], "to leave nothing behind after a failure"),
-    need("admin.property.Get", "+default_template", About::System, REMOVE, USERS),
-    need("admin.property.Get", "+default_dispvm", About::System, REMOVE, USERS),
-    need("admin.property.Get", "+management_dispvm", About::System, REMOVE, USERS),
-    need("admin.property.Get", "+default_netvm", About::System, REMOVE, USERS),
-    need("admin.property.Get", "+default_guivm", About::System, REMOVE, USERS),
-    need("admin.property.Get", "+default_audiovm", About::System, REMOVE, USERS),
-    need("admin.property.Get", "+clockvm", About::System, REMOVE, USERS),
-    need("admin.property.Get", "+updatevm", About::System, REMOVE, USERS),
-    need("admin.vm.property.Get", "+template", About::Own, REMOVE, USERS),
-    need("admin.vm.property.Get", "+netvm", About::Own, REMOVE, USERS),
-    need("admin.vm.property.Get", "+default_dispvm", About::Own, REMOVE, USERS),
-    need("admin.vm.property.Get", "+default_dispvm", About::System, REMOVE, USERS),
-    need("admin.vm.property.Get", "+management_dispvm", About::Own, REMOVE, USERS),
-    need("admin.vm.property.Get", "+guivm", About::Own, REMOVE, USERS),
-    need("admin.vm.property.Get", "+audiovm", About::Own, REMOVE, USERS),
-    need("admin.vm.List", "+", About::UpdateVm, REMOVE, USERS),
-    need("admin.vm.property.Get", "*", About::UpdateVm, REMOVE, USERS),
-    need("admin.vm.property.Get", "+installed_by_rpm", About::Own, REMOVE, USERS),
-    need("admin.vm.property.Set", "+template", About::Own, REMOVE, MOVE),
-    need("admin.property.Set", "+default_template", About::System, REMOVE, MOVE),
-    need("admin.property.Set", "+default_dispvm", About::System, REMOVE, MOVE),
-    need("admin.property.Set", "+management_dispvm", About::System, REMOVE, MOVE),
-    need("admin.vm.property.Set", "+default_dispvm", About::Own, REMOVE, MOVE),
-    need("admin.vm.property.Set", "+default_dispvm", About::System, REMOVE, MOVE),
-    need("admin.vm.property.Set", "+management_dispvm", About::Own, REMOVE, MOVE),
-    need("admin.vm.property.Reset", "+management_dispvm", About::Own, REMOVE, MOVE),
-    need("admin.property.Set", "+default_netvm", About::System, REMOVE, MOVE),
-    need("admin.property.Set", "+default_guivm", About::System, REMOVE, MOVE),
-    need("admin.property.Set", "+default_audiovm", About::System, REMOVE, MOVE),
-    need("admin.property.Set", "+clockvm", About::System, REMOVE, MOVE),
-    need("admin.property.Set", "+updatevm", About::System, REMOVE, MOVE),
-    need("admin.vm.property.Set", "+guivm", About::Own, REMOVE, MOVE),
-    need("admin.vm.property.Reset", "+guivm", About::Own, REMOVE, MOVE),
-    need("admin.vm.property.Set", "+audiovm", About::Own, REMOVE, MOVE),
-    need("admin.vm.property.Reset", "+audiovm", About::Own, REMOVE, MOVE),
+    need("admin.vm.Remove", "+", About::Own, &["retire"], "when nothing uses the template any more"),
+    need(
+        "admin.vm.Remove",
+        "+",
+        About::Own,
+        &["install", "recover"],
+        "to leave nothing behind after a failure",
+    ),
+    need("admin.property.Get", "+default_template", About::System, USE, USERS),
+    need("admin.property.Get", "+default_dispvm", About::System, USE, USERS),
+    need("admin.property.Get", "+management_dispvm", About::System, USE, USERS),
+    need("admin.property.Get", "+default_netvm", About::System, USE, USERS),
+    need("admin.property.Get", "+default_guivm", About::System, USE, USERS),
+    need("admin.property.Get", "+default_audiovm", About::System, USE, USERS),
+    need("admin.property.Get", "+clockvm", About::System, USE, USERS),
+    need("admin.property.Get", "+updatevm", About::System, USE, USERS),
+    need("admin.vm.property.Get", "+template", About::Own, USE, USERS),
+    need("admin.vm.property.Get", "+netvm", About::Own, USE, USERS),
+    need("admin.vm.property.Get", "+default_dispvm", About::Own, USE, USERS),
+    need("admin.vm.property.Get", "+default_dispvm", About::System, USE, USERS),
+    need("admin.vm.property.Get", "+management_dispvm", About::Own, USE, USERS),
+    need("admin.vm.property.Get", "+guivm", About::Own, USE, USERS),
+    need("admin.vm.property.Get", "+audiovm", About::Own, USE, USERS),
+    need("admin.vm.List", "+", About::UpdateVm, USE, USERS),
+    need("admin.vm.property.Get", "*", About::UpdateVm, USE, USERS),
+    need("admin.vm.property.Get", "+installed_by_rpm", About::Own, USE, USERS),
+    need("admin.vm.property.Get", "+template_for_dispvms", About::Own, USE, USERS),
+    need("admin.vm.property.Get", "+is_preload", About::Own, USE, USERS),
+    need("admin.vm.property.Set", "+template", About::Own, USE, MOVE),
+    need("admin.property.Set", "+default_template", About::System, USE, MOVE),
+    need("admin.property.Set", "+default_dispvm", About::System, USE, MOVE),
+    need("admin.property.Set", "+management_dispvm", About::System, USE, MOVE),
+    need("admin.vm.property.Set", "+default_dispvm", About::Own, USE, MOVE),
+    need("admin.vm.property.Set", "+default_dispvm", About::System, USE, MOVE),
+    need("admin.vm.property.Set", "+management_dispvm", About::Own, USE, MOVE),
+    need("admin.vm.property.Reset", "+management_dispvm", About::Own, USE, MOVE),
+    need("admin.property.Set", "+default_netvm", About::System, USE, MOVE),
+    need("admin.property.Set", "+default_guivm", About::System, USE, MOVE),
+    need("admin.property.Set", "+default_audiovm", About::System, USE, MOVE),
+    need("admin.property.Set", "+clockvm", About::System, USE, MOVE),
+    need("admin.property.Set", "+updatevm", About::System, USE, MOVE),
+    need("admin.vm.property.Set", "+guivm", About::Own, USE, MOVE),
+    need("admin.vm.property.Reset", "+guivm", About::Own, USE, MOVE),
+    need("admin.vm.property.Set", "+audiovm", About::Own, USE, MOVE),
+    need("admin.vm.property.Reset", "+audiovm", About::Own, USE, MOVE),
     // What --disassoc and purge do beside that.
-    need("admin.vm.Create.TemplateVM", "+", About::System, REMOVE, MOVE),
-    need("admin.vm.feature.Set", "*", About::Own, REMOVE, MOVE),
-    need("admin.vm.CurrentState", "+", About::Own, REMOVE, MOVE),
-    need("admin.vm.Shutdown", "+wait", About::Own, REMOVE, MOVE),
-    need("admin.vm.Kill", "+", About::Own, REMOVE, MOVE),
-    need("admin.vm.property.Set", "+netvm", About::Own, REMOVE, MOVE),
+    need("admin.vm.Create.TemplateVM", "+", About::System, USE, MOVE),
+    need("admin.vm.feature.Set", "*", About::Own, USE, MOVE),
+    need("admin.vm.CurrentState", "+", About::Own, USE, MOVE),
+    need("admin.vm.Shutdown", "+wait", About::Own, USE, MOVE),
+    need("admin.vm.Kill", "+", About::Own, USE, MOVE),
+    need("admin.vm.property.Set", "+netvm", About::Own, USE, MOVE),
 ];
 
 /// The names that stand in rules.

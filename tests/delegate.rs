@@ -3,6 +3,8 @@
 
 mod grants;
 mod hostile;
+mod policy;
+mod roles;
 mod via;
 mod world;
 
@@ -14,7 +16,7 @@ pub(crate) const TENANTS: &str = r#"
 version = 1
 [[grant]]
 caller = "desk"
-verbs = ["list", "info", "search", "plan", "install", "reinstall", "upgrade", "downgrade", "remove", "status", "cancel"]
+verbs = ["list", "info", "search", "plan", "install", "reinstall", "upgrade", "downgrade", "remove", "finalize", "status", "cancel"]
 templates = ["debian-*", "big"]
 repositories = ["test"]
 max-image-size = "16 MiB"
@@ -47,8 +49,11 @@ fn a_tenant_keeps_its_own_templates() -> Result<()> {
     assert_eq!(world.qube(NAMED)?["features"]["template-version"], "2.0");
     let again = world.call("desk", &format!("template.Upgrade+{NAMED}"), "")?;
     assert_eq!(again.word(), "unchanged", "{again:?}");
+    let finalized = world.call("desk", &format!("template.Finalize+{NAMED}"), "")?;
+    assert_eq!((finalized.word(), finalized.status), ("done", 0), "{finalized:?} {:?}", world.audit()?);
+    assert_eq!(finalized.result["templates"][0]["action"], "finalize");
     let status = world.call("desk", &format!("template.Status+{NAMED}"), "")?;
-    assert_eq!(status.result["jobs"].as_array().map(Vec::len), Some(3), "{status:?}");
+    assert_eq!(status.result["jobs"].as_array().map(Vec::len), Some(4), "{status:?}");
     let removed = world.call("desk", &format!("template.Remove+{NAMED}"), "")?;
     assert_eq!(removed.word(), "done", "{removed:?} {:?}", world.audit()?);
     assert!(world.qube(NAMED)?.is_null());

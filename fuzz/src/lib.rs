@@ -32,6 +32,9 @@ pub const TARGETS: &[Target] = &[
     ("admin_reply", admin_reply),
     ("seen", fuzzing::seen),
     ("config", fuzzing::config),
+    ("delegate_request", fuzzing::delegate_request),
+    ("grants", fuzzing::grants),
+    ("delegate_answer", fuzzing::delegate_answer),
 ];
 
 /// Runs one target.

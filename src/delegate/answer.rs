@@ -1,6 +1,7 @@
 //! What a caller gets: lines of JSON, the last of which is the result.
 //!
 //! ```text
+//! {"version":1,"event":"job","job":null,"state":"received"}      before anything is decided
 //! {"version":1,"event":"job","job":"0f8c...","state":"running"}
 //! {"version":1,"event":"begin","phase":"download",...}          as cli/schema/progress-v1.json has them
 //! {"schema":1,"command":"install","result":"done","exit":0,...}  the last line, and the only one with "result"

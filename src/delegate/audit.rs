@@ -118,7 +118,7 @@ impl AuditLog {
         if written != text.len() {
             return Err(io::Error::from(io::ErrorKind::WriteZero));
         }
-        tell_journal(&text);
+        tell_journal(Path::new(JOURNAL), &text);
         Ok(())
     }
 
@@ -165,12 +165,12 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// Hands a line to the journal, where there is one: a courtesy to who looks there, the log itself is the file. The
 /// line is JSON, so it has no line feed but the last, which ends the field.
-fn tell_journal(line: &[u8]) {
+fn tell_journal(journal: &Path, line: &[u8]) {
     let mut entry = b"SYSLOG_IDENTIFIER=qvm-template-delegate\nPRIORITY=6\nMESSAGE=".to_vec();
     entry.extend_from_slice(line);
     let _ = UnixDatagram::unbound().and_then(|socket| {
         socket.set_nonblocking(true)?;
-        socket.send_to(&entry, JOURNAL)
+        socket.send_to(&entry, journal)
     });
 }
 
@@ -202,6 +202,25 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["reason"], "a\nb\"\u{1b}");
         assert_eq!((&lines[1]["event"], &lines[1]["verb"]), (&"refused".into(), &"install".into()));
+    }
+
+    #[test]
+    fn the_journal_gets_one_entry_with_one_message() {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("socket");
+        // Where there is none, nothing happens.
+        tell_journal(&socket, b"{}\n");
+        let journal = UnixDatagram::bind(&socket).unwrap();
+        let line = serde_json::to_vec(&refused("a\nMESSAGE=b")).unwrap();
+        tell_journal(&socket, &[line.as_slice(), b"\n"].concat());
+        let mut entry = vec![0; 4096];
+        let length = journal.recv(&mut entry).unwrap();
+        let entry = String::from_utf8(entry[..length].to_vec()).unwrap();
+        let fields: Vec<&str> = entry.lines().map(|line| line.split_once('=').unwrap().0).collect();
+        assert_eq!(fields, ["SYSLOG_IDENTIFIER", "PRIORITY", "MESSAGE"]);
+        let message: serde_json::Value =
+            serde_json::from_str(entry.lines().last().unwrap().split_once('=').unwrap().1).unwrap();
+        assert_eq!(message["reason"], "a\nMESSAGE=b");
     }
 
     #[test]

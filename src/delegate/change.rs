@@ -388,8 +388,13 @@ async fn finalize(
     }
     let state = Directory::open(desk.settings.state_dir.value.as_deref())?;
     let extras = Extras::new(Some(&state));
-    let work =
-        transaction::Desk { api: desk.api, reporter: lines, cancel: desk.cancel, extras: &extras, state: Some(&state) };
+    let work = transaction::Desk {
+        api: desk.api,
+        reporter: lines,
+        cancel: desk.cancel,
+        extras: &extras,
+        state: Some(&state),
+    };
     let lock = Lock::take("finalize").map_err(|error| No::failed(&Failure::Failed(error.into())))?;
     let outcomes = finalize::run(&work, &state, &lock, &[name.to_string()]).await?;
     Ok(Outcome {

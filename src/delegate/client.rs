@@ -180,6 +180,36 @@ impl<'a> Hearing<'a> {
     }
 }
 
+/// For [`crate::fuzzing`]: reads an answer with nobody to hear of it.
+pub fn fuzz(data: &[u8]) {
+    struct Nobody;
+    struct Nothing;
+    impl Meter for Nothing {
+        fn at(&mut self, _: u64) {}
+        fn finish(self: Box<Self>) {}
+    }
+    impl Reporter for Nobody {
+        fn say(&self, message: &Message<'_>) {
+            let text = message.to_string();
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        }
+        fn phase<'a>(&'a self, _: Phase, _: &'a str, _: Option<u64>) -> Box<dyn Meter + 'a> {
+            Box::new(Nothing)
+        }
+        fn confirm<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a [String],
+        ) -> crate::qrexec::Pending<'a, io::Result<bool>> {
+            Box::pin(std::future::ready(Ok(false)))
+        }
+    }
+    let subjects = Subjects::default();
+    let mut hearing = Hearing::new(&Nobody, &subjects);
+    let (one, other) = data.split_at(data.len() / 2);
+    let _ = hearing.take(one).and_then(|()| hearing.take(other));
+}
+
 const PHASES: [Phase; 5] = [Phase::Query, Phase::Download, Phase::Verify, Phase::Import, Phase::PostInstall];
 
 /// Texts that live as long as the meters that show them.

@@ -24,6 +24,7 @@ use crate::cancel::Cancel;
 use crate::catalogue::Sources;
 use crate::cli::args::Typed;
 use crate::cli::config::{Environment, Settings};
+use crate::cli::format::python_json;
 use crate::cli::table::Command;
 use crate::repo::choice::RepoOption;
 use crate::report::Failure;
@@ -198,6 +199,9 @@ async fn serve(verb: Verb, cancel: &Cancel, outbox: &Outbox) -> Result<Value, No
             return Err(No::because(Refused::Grants, format!("the file of grants is not usable: {broken}")));
         }
         desk.request = request?;
+        // Before dom0 is asked anything: the caller knows that it is heard, and a link that lives shows that it does.
+        desk.outbox
+            .send(python_json(&json!({"version": 1, "event": "job", "job": null, "state": "received"})));
         if desk.name.is_none() && !(argument.is_empty() && verb.is_without_name()) {
             return Err(No::because(
                 Refused::Malformed("the service's argument is no name of a template"),

@@ -54,9 +54,8 @@ impl Run<'_> {
         let updatevm = self.settings.updatevm.value.clone().unwrap_or_else(|| "sys-net".to_owned());
         let asks_itself = updatevm.is_empty();
         let names = Names { qube: &qube, updatevm: &updatevm };
-        let needed = |need: &&Need| {
-            !asks_itself || !matches!(need.about, About::UpdateVm | About::InUpdateVm)
-        };
+        let needed =
+            |need: &&Need| !asks_itself || !matches!(need.about, About::UpdateVm | About::InUpdateVm);
         // The files are dom0's; in a qube there are none, and nobody is asked for them.
         if std::fs::read_dir(POLICY).is_err() {
             let text = needs::policy(needs::of(command).filter(needed), names);
@@ -65,14 +64,21 @@ impl Run<'_> {
             } else {
                 format!("# For {qube}; goes to {POLICY}/30-qvm-template.policy in dom0.\n{text}")
             };
-            return Ok(Done { json: json!({"readable": false, "rules": whole}), text: whole, ..Done::default() });
+            return Ok(Done {
+                json: json!({"readable": false, "rules": whole}),
+                text: whole,
+                ..Done::default()
+            });
         }
-        let policy = Policy::load(&Directories::of_dom0(Path::new("/")))
-            .map_err(|error| Failure::new(format!("the policy cannot be used, so every call is refused: {error}")))?;
+        let policy = Policy::load(&Directories::of_dom0(Path::new("/"))).map_err(|error| {
+            Failure::new(format!("the policy cannot be used, so every call is refused: {error}"))
+        })?;
         let facts = self.facts(names);
         let said = |need: &Need| verdict(&policy, &facts, need, names);
         match command {
-            Some(command) => one(command, needs::of(Some(command)).filter(needed), said, names, self.typed.has(Opt::Json)),
+            Some(command) => {
+                one(command, needs::of(Some(command)).filter(needed), said, names, self.typed.has(Opt::Json))
+            }
             None => Ok(all(needed, said)),
         }
     }
@@ -139,7 +145,10 @@ fn one<'a>(
     };
     let missing = || judged.iter().filter(|(_, said)| *said == Said::Refused).map(|(need, _)| *need);
     if missing().next().is_some() {
-        text.push_str(&format!("\n# Missing; goes to {POLICY} in dom0.\n{}", needs::policy(missing(), names)));
+        text.push_str(&format!(
+            "\n# Missing; goes to {POLICY} in dom0.\n{}",
+            needs::policy(missing(), names)
+        ));
     }
     let value = |(need, said): &(&Need, Said)| {
         json!({
@@ -171,7 +180,10 @@ fn all(needed: impl Fn(&&'static Need) -> bool, said: impl Fn(&Need) -> Said) ->
             continue;
         }
         let lacks = |required: bool| {
-            judged.iter().filter(|(need, said)| need.is_required() == required && *said == Said::Refused).count()
+            judged
+                .iter()
+                .filter(|(need, said)| need.is_required() == required && *said == Said::Refused)
+                .count()
         };
         let asks = judged.iter().any(|(_, said)| *said == Said::Asks);
         let word = match (lacks(true), asks) {
