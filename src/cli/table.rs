@@ -346,8 +346,13 @@ static FILE: OptDef =
 static TAG: OptDef =
     OptDef::value(Opt::Tag, "tag", "TAG", "A tag that the caller has; may be repeated").ours();
 
-static FOR: OptDef =
-    OptDef::value(Opt::For, "for", "COMMAND", "Only what this command needs, with the rules that are missing").ours();
+static FOR: OptDef = OptDef::value(
+    Opt::For,
+    "for",
+    "COMMAND",
+    "Only what this command needs, with the rules that are missing",
+)
+.ours();
 
 static CHANGE: &[&OptDef] = &[
     &ALLOW_PV,
@@ -559,7 +564,12 @@ pub static COMMANDS: &[CommandDef] = &[
                   /etc/qubes/policy.d. Nobody is asked, so no refusal is shown to anybody. Status 1: a rule that the command \
                   cannot do without is missing.\n\nExamples:\n  qvm-template check-policy --for install\n  \
                   qvm-template check-policy mgmt --tag template-manager   (in dom0)",
-        ..CommandDef::new(Command::CheckPolicy, "check-policy", "QUBE", "Check or print the policy that commands need")
+        ..CommandDef::new(
+            Command::CheckPolicy,
+            "check-policy",
+            "QUBE",
+            "Check or print the policy that commands need",
+        )
     },
     CommandDef {
         original: false,

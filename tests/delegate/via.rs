@@ -101,7 +101,9 @@ fn looking_is_told_as_the_local_one_is() -> Result<()> {
         let here = world.tool("mgmt", arguments)?;
         let line: Vec<&str> = ["--via", "mgmt"].iter().chain(arguments).copied().collect();
         let there = world.tool("desk", &line)?;
-        assert_eq!((there.status, &there.out), (here.status, &here.out), "{arguments:?} {}", there.err);
+        // Where a template comes from can name other qubes, and is not told to them.
+        let own = here.out.replace(", \"provenance\": {\"kind\": \"installed\"}", "");
+        assert_eq!((there.status, &there.out), (here.status, &own), "{arguments:?} {}", there.err);
     }
     let none = world.tool("desk", &["--via", "mgmt", "list", "nobody-has"])?;
     assert_eq!((none.status, none.err.contains("No matching templates to list")), (2, true), "{}", none.err);
