@@ -4,8 +4,13 @@
 //! The doors lead straight to the readers, without the threads in which these run otherwise ([`crate::confine`]), so
 //! that a fuzzer sees them. See `fuzz/` for the programs.
 
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
+use crate::build::compose::{Action, Edit, edit};
+use crate::build::layer::input::Spool;
+use crate::build::layer::{Form, Layer, Whiteouts, put};
+use crate::build::tree::Tree;
 use crate::payload::cpio::Archive;
 use crate::payload::decoder::Compression;
 use crate::payload::{Contents, TemplateFiles};
@@ -14,6 +19,7 @@ use crate::root_image::tar::{Image, Piece};
 use crate::seen::Memory;
 use crate::verify::{FileInfo, Keyring, Rejection};
 
+pub use crate::build::layer::rpm::fuzz_payload as build_rpm;
 pub use crate::verify::fuzz_head as rpm_head;
 
 /// Most bytes of an image in [`archive`], [`payload`] and [`tar()`].
@@ -111,6 +117,64 @@ pub fn archive(data: &[u8]) {
 pub fn tar(data: &[u8]) {
     let source = Plain { bytes: data, files: TemplateFiles::default() };
     drop(Image::open(source, IMAGE).and_then(drain));
+}
+
+/// A tar archive as a layer; one byte for the whiteouts before it.
+pub fn build_tar(data: &[u8]) {
+    let Some((mode, archive)) = data.split_first() else { return };
+    let modes = [Whiteouts::None, Whiteouts::Oci, Whiteouts::Overlayfs, Whiteouts::Ostree];
+    layer(Form::Tar, modes[usize::from(mode % 4)], archive);
+}
+
+/// An archive of an OCI image layout as a layer.
+pub fn build_oci(data: &[u8]) {
+    layer(Form::Oci, Whiteouts::Oci, data);
+}
+
+/// A squashfs file, or a live image, as a layer.
+pub fn build_squashfs(data: &[u8]) {
+    layer(Form::Live, Whiteouts::None, data);
+}
+
+/// A disk image, or an ext4 file system, as a layer.
+pub fn build_image(data: &[u8]) {
+    layer(Form::Image, Whiteouts::None, data);
+}
+
+/// A Debian package as a layer on a tree with dpkg's records.
+pub fn build_deb(data: &[u8]) {
+    layer(Form::Deb, Whiteouts::None, data);
+}
+
+const STATUS: &[u8] = b"Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.21\n\n";
+
+/// Puts a layer on a small tree; what it gives must be a tree that can be walked.
+fn layer(form: Form, whiteouts: Whiteouts, data: &[u8]) {
+    let folder = std::env::temp_dir();
+    let mut tree = Tree::new();
+    let status = Edit {
+        path: b"var/lib/dpkg/status".to_vec(),
+        action: Action::Write(STATUS.to_vec()),
+        mode: None,
+        owner: None,
+    };
+    let (Ok(()), Ok(mut file)) = (edit(&mut tree, &status, 0), tempfile::NamedTempFile::new_in(&folder))
+    else {
+        return;
+    };
+    if file.write_all(data).is_err() {
+        return;
+    }
+    let Ok(mut spool) = Spool::new(&folder, IMAGE) else { return };
+    let layer = Layer { whiteouts, ..Layer::new(form, file.path().to_owned()) };
+    if put(&layer, &mut tree, &mut spool, 0).is_ok() {
+        for step in tree.walk() {
+            assert!(
+                step.path.split(|byte| *byte == b'/').all(|part| part != b".." && part != b"."),
+                "{step:?}"
+            );
+        }
+    }
 }
 
 /// The list of files to which [`payload`] and [`archive`] compare what they find: path below the root, size (`None`

@@ -33,7 +33,7 @@ fn digests(folder: &Path) -> BTreeMap<String, String> {
 }
 
 /// A tree of Debian, made by mmdebstrap: with `QVM_TEST_DEBIAN=make`, or the archive that the variable names.
-fn debian() -> Option<PathBuf> {
+pub(super) fn debian() -> Option<PathBuf> {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian.tar");
     match std::env::var_os("QVM_TEST_DEBIAN") {
         Some(word) if word == "make" && !kept.exists() => {

@@ -53,6 +53,7 @@ fn main() {
     }
     put("openpgp", "armored", &fs::read(made.join("keys/both.asc")).expect("reading a key"));
     archives(&put);
+    layers(&put, &folder.join("target/layers"));
     texts(&put);
 }
 
@@ -66,6 +67,60 @@ fn head(package: &[u8]) -> usize {
     let number = |at: usize| u32::from_be_bytes(package[at..at + 4].try_into().expect("four bytes")) as usize;
     let end = |at: usize| at + 16 + 16 * number(at + 8) + number(at + 12);
     end(end(96).next_multiple_of(8))
+}
+
+/// Small layers of every form, by the programs that people make them with; a form whose program is missing has no seed.
+fn layers(put: &dyn Fn(&str, &str, &[u8]), place: &Path) {
+    drop(fs::remove_dir_all(place));
+    fs::create_dir_all(place).expect("making a folder");
+    let make = |script: &str| {
+        let done = Command::new("sh").args(["-ec", script]).current_dir(place).status();
+        done.is_ok_and(|status| status.success())
+    };
+    assert!(make(
+        "mkdir -p t/usr/bin t/etc; echo x > t/usr/bin/x; ln t/usr/bin/x t/usr/bin/y; ln -s usr/bin t/bin; : > t/etc/.wh.gone; \
+         head -c 9000 /dev/zero > t/etc/z; setfattr -n user.a -v b t/etc/z || true"
+    ));
+    for (target, name, script) in [
+        ("build_tar", "pax", "(printf 1; tar --format=posix --xattrs -cC t .) > out"),
+        ("build_tar", "gnu", "(printf 0; tar --format=gnu -cSC t .) > out"),
+        ("build_tar", "zstd", "(printf 0; tar -cC t . | zstd -q) > out"),
+        ("build_tar", "xz", "(printf 2; tar -cC t . | xz) > out"),
+        ("build_squashfs", "gzip", "rm -f out; mksquashfs t out -quiet -no-progress -comp gzip"),
+        ("build_squashfs", "zstd", "rm -f out; mksquashfs t out -quiet -no-progress -comp zstd"),
+        // without checksums, which would hide what comes after them
+        (
+            "build_image",
+            "extents",
+            "rm -f out; mke2fs -q -t ext4 -b 1024 -O ^metadata_csum,^has_journal,^resize_inode -d t out 128k",
+        ),
+        ("build_image", "lists", "rm -f out; mke2fs -q -t ext2 -b 1024 -d t out 128k"),
+        (
+            "build_deb",
+            "plain",
+            "mkdir -p d/DEBIAN d/usr; echo x > d/usr/x; printf 'Package: a\\nVersion: 1\\nArchitecture: all\\nMaintainer: x\\nDescription: x\\n' > d/DEBIAN/control; dpkg-deb --root-owner-group -b d out",
+        ),
+        (
+            "build_rpm",
+            "cpio",
+            "mkdir -p r/usr/d; printf hello > r/usr/b; : > r/usr/a; ln -s a r/usr/l; (cd r; printf '%s\\n' usr/a usr/b usr/l usr/d | cpio -o --quiet -H newc) | gzip > body; (printf '\\0'; cat body) > out",
+        ),
+    ] {
+        if make(script) {
+            put(target, name, &fs::read(place.join("out")).expect("reading a seed"));
+        } else {
+            eprintln!("SKIPPED: seed {name} of {target}");
+        }
+    }
+    // a layout by hand: every blob is named by its digest
+    let layout = "mkdir -p o/blobs/sha256; put() { mv $1 o/blobs/sha256/$(sha256sum < $1 | cut -c-64); }; \
+        size() { stat -c %s $1; }; sum() { sha256sum < $1 | cut -c-64; }; tar -cC t . > l; \
+        printf '{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:%s\"]}}' $(sum l) > c; \
+        printf '{\"schemaVersion\":2,\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":\"sha256:%s\",\"size\":%s},\"layers\":[{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"sha256:%s\",\"size\":%s}]}' $(sum c) $(size c) $(sum l) $(size l) > m; \
+        printf '{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"digest\":\"sha256:%s\",\"size\":%s}]}' $(sum m) $(size m) > o/index.json; \
+        printf '{\"imageLayoutVersion\":\"1.0.0\"}' > o/oci-layout; put l; put c; put m; tar -cC o . > out";
+    assert!(make(layout));
+    put("build_oci", "layout", &fs::read(place.join("out")).expect("reading a seed"));
 }
 
 fn archives(put: &dyn Fn(&str, &str, &[u8])) {
@@ -170,7 +225,11 @@ fn texts(put: &dyn Fn(&str, &str, &[u8])) {
     let record = r#"{"name":"debian-13","repository":"qubes-templates-itl","epoch":0,"version":"4.3.0","release":"202511051200","signer":"ABCD","time":1762300000}"#;
     put("seen", "one", format!("{{\"schema\":1,\"seen\":[{record}]}}").as_bytes());
     put("seen", "two", format!("{{\"schema\":1,\"seen\":[{record},{record}]}}").as_bytes());
-    put("config", "usual", b"repo-files = ['/a/*.repo']\nretries = 3\nmax-image-size = '40G'\nkeep-cache = true\n");
+    put(
+        "config",
+        "usual",
+        b"repo-files = ['/a/*.repo']\nretries = 3\nmax-image-size = '40G'\nkeep-cache = true\n",
+    );
     put("config", "size", b"40GiB");
     put("admin_reply", "data", b"0\0dom0 class=AdminVM state=Running\nx class=AppVM state=Halted\n");
     put("admin_reply", "exception", b"2\0QubesVMNotFoundError\0\0No such domain: %r\0x\0");

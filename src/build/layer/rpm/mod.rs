@@ -31,6 +31,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
 pub use database::Missing;
+pub use payload::fuzz_payload;
 
 use super::input::Spool;
 use super::template::Trust;

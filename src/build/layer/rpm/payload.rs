@@ -72,6 +72,36 @@ pub(super) fn contents(
     Ok(contents)
 }
 
+/// For fuzzers: a payload, after one byte for its compression, of a package with a file of two names, a link and a folder.
+pub fn fuzz_payload(data: &[u8]) {
+    let Some((kind, payload)) = data.split_first() else { return };
+    let file = |path: &str, mode: u16, at: usize, first: usize, last: usize| File {
+        path: path.as_bytes().to_vec(),
+        mode,
+        size: if at == last && mode & REGULAR == REGULAR { 5 } else { 0 },
+        target: if mode & 0o170_000 == 0o120_000 { "a".to_owned() } else { String::new() },
+        first,
+        last,
+        ..File::default()
+    };
+    let facts = Facts {
+        name: "fuzz".to_owned(),
+        evr: "1-1".to_owned(),
+        arch: "noarch".to_owned(),
+        obsoletes: Vec::new(),
+        compressor: ["gzip", "xz", "zstd"][usize::from(kind % 3)].to_owned(),
+        files: vec![
+            file("usr/a", 0o100_644, 0, 0, 1),
+            file("usr/b", 0o100_644, 1, 0, 1),
+            file("usr/l", 0o120_777, 2, 2, 2),
+            file("usr/d", 0o040_755, 3, 3, 3),
+        ],
+    };
+    let mut sources = Sources::default();
+    let Ok(mut spool) = Spool::new(&std::env::temp_dir(), 64 << 20) else { return };
+    drop(contents(payload, &facts, Hash::Sha256, &mut sources, &mut spool));
+}
+
 /// Bytes that a member must have: a file's at the last of its names, a link's target.
 fn expected(file: &File, at: usize) -> u64 {
     if file.is(REGULAR) && file.last == at {
