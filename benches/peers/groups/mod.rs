@@ -1,6 +1,7 @@
 //! What is compared with what: a file for each side of the tool.
 
 mod builder;
+mod compose;
 mod line;
 mod listing;
 mod whole;
@@ -16,7 +17,7 @@ use crate::table::RowResult;
 type Group = fn(&Bench) -> Result<Vec<RowResult>>;
 
 /// Every group, by name.
-pub const ALL: [(&str, Group); 14] = [
+pub const ALL: [(&str, Group); 16] = [
     ("zstd", line::zstd),
     ("zstd-frames", line::frames),
     ("xz", line::xz),
@@ -31,6 +32,8 @@ pub const ALL: [(&str, Group); 14] = [
     ("list-available", listing::available),
     ("pack", builder::fast),
     ("pack-19", builder::usual),
+    ("compose", compose::small),
+    ("compose-5G", compose::large),
 ];
 
 /// A package of mixed content.
