@@ -30,7 +30,7 @@
 //! | [`confine`] | threads without rights, for bytes that nobody has judged or that only an archive reader understands |
 //! | [`catalogue`], [`census`] | what repositories offer, asked once; what is installed, read once |
 //! | [`install`], [`download`], [`transaction`], [`post_install`], [`settings`], [`postprocess`], [`appmenus`] | putting templates in place, with a way back |
-//! | [`list`], [`search`], [`remove`], [`switch`], [`adopt`], [`ensure`], [`default`], [`repolist`], [`clean`], [`migrate`] | the other commands, one file or folder each |
+//! | [`list`], [`search`], [`remove`], [`switch`], [`adopt`], [`refresh`], [`ensure`], [`default`], [`repolist`], [`clean`], [`migrate`] | the other commands, one file or folder each |
 //! | [`lock`], [`cancel`], [`report`], [`ledger`] | one change at a time, its end by a signal, what is said about it, and what became of each template |
 //! | [`seen`], [`admission`] | what was seen of each template before; whether a sound package is let in |
 //! | [`state`] | what is remembered from one run to the next |
@@ -77,6 +77,7 @@ pub mod payload;
 pub mod post_install;
 pub mod postprocess;
 pub mod qrexec;
+pub mod refresh;
 pub mod recover;
 pub mod remove;
 pub mod repo;

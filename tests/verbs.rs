@@ -2,5 +2,6 @@
 //! What goes beyond the original's commands, through the real program in a sandboxed system.
 
 mod provenance;
+mod refresh;
 mod several;
 mod switch;

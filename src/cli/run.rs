@@ -143,6 +143,7 @@ impl Run<'_> {
             Command::Switch => self.switch().await,
             Command::Retire => self.retire().await,
             Command::Adopt => self.adopt().await,
+            Command::RefreshMetadata => self.refresh_metadata().await,
         }
     }
 

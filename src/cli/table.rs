@@ -27,6 +27,7 @@ pub enum Command {
     Switch,
     Retire,
     Adopt,
+    RefreshMetadata,
     Trust,
     Recover,
     Finalize,
@@ -530,6 +531,7 @@ pub static COMMANDS: &[CommandDef] = &[
     lifecycle::SWITCH,
     lifecycle::RETIRE,
     lifecycle::ADOPT,
+    lifecycle::REFRESH_METADATA,
     CommandDef {
         original: false,
         details: "Finishes or undoes work on templates that was cut short by a power cut, a kill or the like: a new template is \
@@ -643,6 +645,7 @@ impl Command {
                 | Self::Switch
                 | Self::Retire
                 | Self::Adopt
+                | Self::RefreshMetadata
         )
     }
 

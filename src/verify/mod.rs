@@ -9,6 +9,7 @@
 
 mod container;
 pub(crate) mod digest;
+pub mod head;
 mod header;
 pub mod keyring;
 mod ordinary;
@@ -86,7 +87,10 @@ pub fn check_digests_only(spooled: Spooled, policy: &Policy) -> Result<Verified,
 }
 
 fn check_tags(measured: &Measured, besides: &[u32]) -> Result<(), Rejection> {
-    let header = &measured.head.signature;
+    check_signature_tags(&measured.head.signature, besides)
+}
+
+fn check_signature_tags(header: &header::Header, besides: &[u32]) -> Result<(), Rejection> {
     let known = |tag: &u32| policy::SIGNATURE_TAGS.contains(tag) || besides.contains(tag);
     if let Some(tag) = header.tags().find(|tag| !known(tag)) {
         return Err(Rejection::SignatureTag(tag));

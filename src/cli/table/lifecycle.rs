@@ -1,4 +1,4 @@
-//! `switch`, `retire`, `adopt`: commands about the life of a template beyond its installation.
+//! `switch`, `retire`, `adopt`, `refresh-metadata`: commands about the life of a template beyond its installation.
 
 use super::{Command, CommandDef, DRY_RUN, Opt, OptDef};
 
@@ -70,4 +70,17 @@ pub(super) const ADOPT: CommandDef = CommandDef {
               are is read from their features, and nothing is made up. Where these do not tell the build and its times, the \
               template stays as it is. `list` shows where templates come from.",
     ..CommandDef::new(Command::Adopt, "adopt", "TEMPLATE", "Take templates under management")
+};
+
+pub(super) const REFRESH_METADATA: CommandDef = CommandDef {
+    options: &[&DRY_RUN],
+    original: false,
+    details: "Sets summary, description, address and licence of installed templates as the signed header of their package says. \
+              Only the beginning of the package is fetched. The repository has to have the very build that is installed.",
+    ..CommandDef::new(
+        Command::RefreshMetadata,
+        "refresh-metadata",
+        "TEMPLATE",
+        "Take the description of templates from their packages anew",
+    )
 };
