@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded, system};
 use crate::template::Installed;
 use crate::template::installed::{FEATURES, MARKER};
-use crate::template::provenance::{self, Provenance};
+use crate::template::provenance::{self, Provenance, RECORD};
 
 /// The feature that tells until when a template's system is maintained.
 const END_OF_LIFE: &str = "os-eol";
@@ -88,8 +88,10 @@ pub async fn take(api: &dyn AdminApi, fields: Fields) -> Result<Census, CallErro
             .warnings
             .push(format!("Warning: no right to read the features of: {names}; counted as not managed"));
     }
-    let wanted: Vec<(&str, &str)> =
-        managed.iter().flat_map(|qube| fields.features().map(move |feature| (*qube, feature))).collect();
+    let wanted: Vec<(&str, &str)> = managed
+        .iter()
+        .flat_map(|qube| fields.features().chain([RECORD]).map(move |feature| (*qube, feature)))
+        .collect();
     let values = read(api, wanted.clone()).await;
     let values: Vec<((&str, &str), Option<String>)> =
         wanted.into_iter().zip(values.into_iter().map(|value| value.ok().flatten())).collect();
@@ -110,7 +112,7 @@ pub async fn take(api: &dyn AdminApi, fields: Fields) -> Result<Census, CallErro
 /// # Errors
 /// When dom0 cannot be asked.
 pub async fn one(api: &dyn AdminApi, qube: &str) -> Result<Option<Installed>, CallError> {
-    let wanted: Vec<&str> = FEATURES[..7].to_vec();
+    let wanted: Vec<&str> = FEATURES[..7].iter().copied().chain([RECORD]).collect();
     let mut values = HashMap::new();
     let answers = read(api, wanted.iter().map(|feature| (qube, *feature)).collect()).await;
     for (feature, answer) in wanted.into_iter().zip(answers) {
@@ -150,7 +152,7 @@ pub async fn features(
 /// When the qubes cannot be listed.
 pub async fn provenance(api: &dyn AdminApi) -> Result<BTreeMap<String, Provenance>, CallError> {
     let evidence: Vec<&str> =
-        EVIDENCE.into_iter().chain([MARKER, provenance::RECORD]).chain(provenance::SYSTEM).collect();
+        EVIDENCE.into_iter().chain([MARKER, RECORD]).chain(provenance::SYSTEM).collect();
     let mut judged = BTreeMap::new();
     for qube in system::list(api).await?.iter().filter(|qube| qube.is_template()) {
         let Ok(found) = features(api, &qube.name, &evidence).await else { continue };

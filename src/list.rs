@@ -207,14 +207,34 @@ fn groups(wanted: &Wanted, offers: &[Offer], installed: &[Installed]) -> Vec<(St
     let there = |keep: &dyn Fn(&Offer) -> bool| {
         offered.iter().copied().filter(|offer| keep(offer)).map(Entry::from).collect()
     };
-    let is_offered = |template: &Installed| offers.iter().any(|offer| offer.name == template.name);
+    let is_offered = |template: &Installed| offers.iter().any(|offer| offer.name == template.origin());
     let is_newer = |offer: &Offer| {
-        installed.iter().any(|template| template.name == offer.name && template.cmp_to(&offer.evr).is_gt())
+        installed.iter().any(|template| {
+            template.package.is_none() && template.name == offer.name && template.cmp_to(&offer.evr).is_gt()
+        })
+    };
+    // Those that were installed under another name than their package's are shown under that.
+    let newer_of_renamed = || {
+        installed
+            .iter()
+            .filter_map(|template| template.package.as_ref().map(|package| (template, package)))
+            .flat_map(|(template, package)| {
+                let newer = offered
+                    .iter()
+                    .filter(move |offer| offer.name == *package && template.cmp_to(&offer.evr).is_gt());
+                newer.map(|offer| {
+                    let mut entry = Entry::from(*offer);
+                    entry.template.name.clone_from(&template.name);
+                    entry
+                })
+            })
     };
     add(Status::Installed, wanted.installed, here(&|_| true));
     add(Status::Available, wanted.available, there(&|_| true));
     add(Status::Extra, wanted.extras, here(&|template| !is_offered(template)));
-    add(Status::Upgradable, wanted.upgrades, there(&is_newer));
+    let mut upgrades: Vec<Entry> = there(&is_newer);
+    upgrades.extend(newer_of_renamed());
+    add(Status::Upgradable, wanted.upgrades, upgrades);
     groups
 }
 
@@ -232,6 +252,7 @@ impl From<&Offer> for Entry {
             url: offer.url.clone(),
             summary: offer.summary.clone(),
             description: offer.description.clone(),
+            package: None,
         };
         Self { template, size: offer.download_size, ..Self::default() }
     }

@@ -126,6 +126,7 @@ fn read(output: &str) -> Vec<Installed> {
                 url: text(url),
                 summary: text(summary),
                 description: text(description),
+                package: None,
             })
         })
         .collect()

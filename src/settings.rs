@@ -114,6 +114,7 @@ pub fn description(info: &PackageInfo, repo: &RepoId, now: Timestamp) -> Install
         url: info.url.clone().unwrap_or_default(),
         summary: info.summary.clone(),
         description: info.description.clone(),
+        package: None,
     }
 }
 

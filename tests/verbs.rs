@@ -3,5 +3,6 @@
 
 mod provenance;
 mod refresh;
+mod renamed;
 mod several;
 mod switch;

@@ -65,6 +65,7 @@ pub enum Opt {
     Progress,
     Color,
     Pool,
+    Name,
     AllowPv,
     SkipStart,
     DownloadDir,
@@ -383,6 +384,7 @@ pub static COMMANDS: &[CommandDef] = &[
     CommandDef {
         options: &[
             &POOL,
+            &lifecycle::NAME,
             &ALLOW_PV,
             &SKIP_START,
             &DOWNLOAD_DIR_IGNORED,

@@ -249,6 +249,7 @@ async fn put(
             _ => install::Verb::Downgrade,
         },
         named: vec![chosen.spec.clone()],
+        name: None,
         pool: plan
             .and_then(|plan| plan.pool.clone())
             .or_else(|| desk.request.pool.clone())

@@ -81,6 +81,7 @@ impl Row {
                     url: fit(&row.url),
                     summary: fit(&row.summary),
                     description: fit(&row.description),
+                    package: None,
                 },
                 size: row.size,
                 end_of_life: fit(&row.end_of_life),

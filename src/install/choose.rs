@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Job, READS, Run, Source, Verb, absent, must_be_off, twice};
 use crate::admin::{CallError, Pending, QubeApi, bounded, system};
 use crate::census;
-use crate::download::{blocking, check_local, keyring_of, merge, not_selected, qube_name};
+use crate::download::{blocking, check_local, keyring_of, not_selected, qube_name};
 use crate::ledger::Build;
 use crate::report::{Failure, Message};
 use crate::template::installed::{FEATURES, Installed};
@@ -32,11 +32,11 @@ impl Run<'_, '_> {
         let mut jobs = Vec::new();
         for path in files {
             let verified = self.open_local(path).await?;
-            let (name, evr) = (verified.info().name.clone(), verified.info().nevra.evr.clone());
+            let (package, evr) = (verified.info().name.clone(), verified.info().nevra.evr.clone());
             let after = Build::of_package(&verified, RepoId::COMMAND_LINE);
             let verified = (files.len() == 1).then_some(verified);
             let source = Source::Local { path: path.clone(), verified };
-            jobs.push(Job { name, evr, source, after, named: true });
+            jobs.push(Job { name: package.clone(), package, evr, source, after, named: true });
         }
         Ok(jobs)
     }
@@ -62,19 +62,25 @@ impl Run<'_, '_> {
             Verb::Upgrade => Selector::Higher,
             Verb::Downgrade => Selector::Lower,
         };
-        let mut chosen: Vec<Offer> = Vec::new();
+        let mut chosen: Vec<(String, Offer)> = Vec::new();
         let mut literal: HashSet<String> = HashSet::new();
-        for spec in specs {
+        for (spec, renamed) in &self.expanded(specs).await? {
             // A request has room for one specification: for several everything is asked for, once (R16).
             let found = self.cancel.or(self.catalogue.candidates(spec, specs.len() == 1)).await?;
             let one = std::slice::from_ref(spec);
             let there = match selector.needs_installed() {
+                true if renamed.is_some() => self.presence_of_renamed(renamed.as_ref()).await?,
                 true => self.presence(names(&found.reply.offers, one).into_iter()).await?,
                 false => HashMap::new(),
             };
-            let selection = selector
-                .select(&found.reply.offers, one, |name| there.get(name).cloned().unwrap_or(Presence::Absent))
-                .map_err(|error| not_selected(self.reporter, &found, &error))?;
+            let selected = selector.select(&found.reply.offers, one, |name| {
+                there.get(name).cloned().unwrap_or(Presence::Absent)
+            });
+            let selection = match selected {
+                // One that a pattern means, and that no repository has any more.
+                Err(_) if renamed.as_ref().is_some_and(|renamed| !renamed.literal) => continue,
+                other => other.map_err(|error| not_selected(self.reporter, &found, &error))?,
+            };
             let state = match self.order.verb {
                 Verb::Downgrade => "of lowest version",
                 _ => "of highest version",
@@ -86,17 +92,23 @@ impl Run<'_, '_> {
                 self.reporter.say(&Message::Skipping(spec.as_str(), state));
             }
             for offer in selection.chosen {
-                if !spec.is_pattern() && !literal.insert(offer.name.clone()) {
-                    return Err(twice(&offer.name));
+                let qube = renamed.as_ref().map_or(&offer.name, |renamed| &renamed.qube).clone();
+                let is_literal = renamed.as_ref().map_or(!spec.is_pattern(), |renamed| renamed.literal);
+                if is_literal && !literal.insert(qube.clone()) {
+                    return Err(twice(&qube));
                 }
-                merge(&mut chosen, offer);
+                match chosen.iter_mut().find(|(have, _)| *have == qube) {
+                    Some((_, have)) if have.evr < offer.evr => *have = offer,
+                    Some(_) => {}
+                    None => chosen.push((qube, offer)),
+                }
             }
         }
         let mut jobs = Vec::new();
-        for offer in chosen {
-            let (name, evr) = (qube_name(&offer.name)?, offer.evr.clone());
-            let (named, after) = (literal.contains(&offer.name), Build::of_offer(&offer));
-            jobs.push(Job { name, evr, source: Source::Offered(offer), after, named });
+        for (qube, offer) in chosen {
+            let (name, package) = (qube_name(&qube)?, qube_name(&offer.name)?);
+            let (named, after, evr) = (literal.contains(&qube), Build::of_offer(&offer), offer.evr.clone());
+            jobs.push(Job { name, package, evr, source: Source::Offered(offer), after, named });
         }
         Ok(jobs)
     }

@@ -19,6 +19,7 @@ mod choose;
 mod line;
 mod put;
 mod recover_first;
+mod rename;
 mod summary;
 
 use std::path::{Path, PathBuf};
@@ -71,6 +72,8 @@ pub struct Order {
     pub named: Vec<String>,
     /// Storage pool for a new template.
     pub pool: Option<String>,
+    /// Name for the one new template, where it shall not be its package's.
+    pub name: Option<TemplateName>,
     /// Whether a template may ask for para-virtualisation.
     pub allow_pv: AllowPv,
     /// Whether the first start is left out.
@@ -166,7 +169,10 @@ enum Source {
 }
 
 struct Job {
+    /// Name of the qube.
     name: TemplateName,
+    /// Name of the template in its package.
+    package: TemplateName,
     evr: Evr,
     source: Source,
     /// What is going to be there.
@@ -190,6 +196,7 @@ impl Run<'_, '_> {
             self.recover_first(lock, &specs, &locals).await?;
         }
         let offers = self.choose(&specs).await?;
+        let (locals, offers) = self.renamed(locals, offers)?;
         let jobs = self.check(locals, offers).await?;
         if let Some(lock) = &lock {
             lock.templates(jobs.iter().map(|job| job.name.as_str())).map_err(anyhow::Error::from)?;

@@ -20,7 +20,7 @@ use crate::root_image::{CopyError, Limits, RootImage};
 use crate::settings;
 use crate::template::conf::AllowPv;
 use crate::template::provenance::{self, RECORD, Record};
-use crate::template::{RepoId, TemplateName};
+use crate::template::{Installed, RepoId, TemplateName};
 use crate::transaction::{Transaction, Undone};
 use crate::verify::{PackageInfo, TEMPLATES, Verified};
 use crate::volume::ImportError;
@@ -33,7 +33,7 @@ impl Run<'_, '_> {
             Source::Local { verified: Some(verified), .. } => local(verified),
             Source::Local { path, verified: None } => {
                 let verified = self.open_local(&path).await?;
-                if (&verified.info().name, &verified.info().nevra.evr) != (&job.name, &job.evr) {
+                if (&verified.info().name, &verified.info().nevra.evr) != (&job.package, &job.evr) {
                     return Err(Failure::new(format!("'{}' was replaced meanwhile", path.display())));
                 }
                 local(verified)
@@ -42,7 +42,7 @@ impl Run<'_, '_> {
         };
         self.reporter.say(&Message::Installing(job.name.as_str()));
         let info = package.verified.info().clone();
-        let (verified, name) = (package.verified, job.name.clone());
+        let (verified, name) = (package.verified, job.package.clone());
         let most = self.order.demands.max_image_size;
         let opening = blocking(move || open(&verified, &name, most));
         let image = self.cancel.or(opening).await?;
@@ -85,7 +85,10 @@ impl Run<'_, '_> {
             uuid: None,
             os: None,
         };
-        let description = settings::description(info, repo, time).to_features();
+        // The original takes a template for managed whose mark is the qube's name: so that is what it says, also where
+        // the package has another one. That one stands in our record.
+        let description = settings::description(info, repo, time);
+        let description = Installed { name: name.to_string(), ..description }.to_features();
         let description = description.into_iter().chain([(RECORD, record.to_feature())]);
         notes.goal = Goal {
             allow_pv: self.order.allow_pv == AllowPv::Yes,

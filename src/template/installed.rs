@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use super::provenance::{RECORD, Record};
 use super::{Evr, TemplateSpec, Timestamp};
 use crate::untrusted::{displayable, feature_value};
 
@@ -33,6 +34,8 @@ pub struct Installed {
     pub summary: String,
     /// Longer text, with line feeds.
     pub description: String,
+    /// Name of the template in its package, where it was installed under another one and we wrote that down.
+    pub package: Option<String>,
 }
 
 /// The feature that makes a qube a managed template.
@@ -71,6 +74,9 @@ impl Installed {
             |feature: &str| Some(line(feature)).filter(|t| t != "None" && t != "(none)").unwrap_or_default();
         let time =
             |feature: &str| Timestamp::parse(&line(feature)).map(|t| t.to_string()).unwrap_or_default();
+        // Stale where another tool has installed something else since.
+        let evr = Evr::new(&line("template-epoch"), &line("template-version"), &line("template-release"));
+        let evr = evr.ok().map(|evr| evr.to_string());
         Some(Self {
             name: qube.to_owned(),
             epoch: line("template-epoch"),
@@ -83,7 +89,18 @@ impl Installed {
             url: text("template-url"),
             summary: line("template-summary"),
             description: line("template-description").replace('|', "\n"),
+            package: get(RECORD)
+                .and_then(|text| Record::parse(&text))
+                .filter(|record| Some(&record.evr) == evr.as_ref())
+                .map(|record| displayable(&record.package, false))
+                .filter(|package| package != qube),
         })
+    }
+
+    /// The name under which repositories have it.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.package.as_deref().unwrap_or(&self.name)
     }
 
     /// The features that describe this template, ready for dom0: printable ASCII of bounded length.

@@ -13,6 +13,7 @@ use crate::download::{self, Fetcher, Rotten};
 use crate::install::{self, Order, Verb};
 use crate::report::{Failure, Message, Reporter as _};
 use crate::state::Directory;
+use crate::template::TemplateName;
 use crate::template::conf::AllowPv;
 
 impl Run<'_> {
@@ -35,8 +36,13 @@ impl Run<'_> {
     /// What the options say about an installation.
     pub(super) fn order(&self, verb: Verb) -> Result<Order, Failure> {
         let settings = self.settings;
+        let name = self.typed.last(Opt::Name).map(|name| {
+            TemplateName::new(name)
+                .map_err(|error| Failure::Usage(format!("no qube can be called '{name}': {error}")))
+        });
         Ok(Order {
             verb,
+            name: name.transpose()?,
             named: self.typed.positionals.clone(),
             pool: settings.pool.value.clone(),
             allow_pv: if self.typed.has(Opt::AllowPv) { AllowPv::Yes } else { AllowPv::No },

@@ -2,6 +2,13 @@
 
 use super::{Command, CommandDef, DRY_RUN, Opt, OptDef};
 
+pub(super) static NAME: OptDef = OptDef::value(
+    Opt::Name,
+    "name",
+    "NAME",
+    "Call the new template NAME and not as its package; later commands know it by that",
+)
+.ours();
 static FROM: OptDef = OptDef::value(Opt::From, "from", "OLD", "Template that is given up").ours();
 static TO: OptDef = OptDef::value(Opt::To, "to", "NEW", "Template that takes its place").ours();
 static UNDO: OptDef = OptDef::value(
