@@ -2,7 +2,7 @@
 //!
 //! The code says where it is with [`reach`]. In the programs that are shipped nobody listens: there is no switch,
 //! variable or option for it. The tests start the same code from their own program, [`arm`]ed with a hook that kills
-//! the process at the place they name (`tests/crash/`).
+//! the process at the place they name (`tests/crash.rs`).
 
 use std::sync::OnceLock;
 

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::programs::{BUILD, SANDBOX, folder, run, success};
 
-const KEYRING: &str = "/etc/qubes/repo-templates/keys/RPM-GPG-KEY-test";
+pub(crate) const KEYRING: &str = "/etc/qubes/repo-templates/keys/RPM-GPG-KEY-test";
 const POLICY: &str = "qubes/dom0/root/etc/qubes/policy.d/30-qvm-template.policy";
 
 /// Packages that all tests use: two builds of `demo`, one that nobody knows the key of, one without a signature.
@@ -124,10 +124,15 @@ impl World {
 
     /// Runs the tool with more options for the sandbox before it.
     pub(crate) fn tool_as(&self, options: &[&str], arguments: &[&str]) -> Result<Output> {
+        self.program_as("qvm-template", options, arguments)
+    }
+
+    /// The same with another program in its place.
+    pub(crate) fn program_as(&self, program: &str, options: &[&str], arguments: &[&str]) -> Result<Output> {
         let packages = self.packages.folder.path().display().to_string();
         let mut line = vec!["exec", "system", "--cwd", "/", "--bind", &packages];
         line.extend(options);
-        line.extend(["--", "qvm-template", "--releasever=4.3", "--keyring", KEYRING]);
+        line.extend(["--", program, "--releasever=4.3", "--keyring", KEYRING]);
         line.extend(arguments);
         run(self.folder.path(), SANDBOX, line)
     }

@@ -6,6 +6,7 @@ mod support;
 
 mod cli_contract;
 mod compose;
+mod crash;
 mod delegate;
 mod first_light;
 mod hostile;
