@@ -3,6 +3,8 @@
 //! Nothing is read, resolved or asked before the first search: a command that needs no repository works where there is
 //! none. `--refresh` goes on the first request only. A specification that was asked before is not asked again.
 //!
+//! Answers are kept for a while, but only a listing is shown from what was kept ([`Catalogue::look`]).
+//!
 //! # Whose key counts
 //!
 //! The reply names a repository for each offer, and the UpdateVM writes the reply. So an offer may be taken only if it
@@ -12,20 +14,24 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
 use crate::admin::AdminApi;
+use crate::query_cache::{Key, QueryCache};
 use crate::repo::choice::{self, RepoOption};
 use crate::repo::file::{self, Repo};
 use crate::repo::keys::{KeyDirectory, KeyFile};
 use crate::repo::variables::Variables;
-use crate::repo::wire::{Request, RequestError};
-use crate::report::{Failure, Message, Reporter};
+use crate::repo::wire::{self, Request, RequestError, SearchReply};
+use crate::report::{Failure, Message, Phase, Reporter};
+use crate::spelling;
+use crate::template::fnmatch;
 use crate::template::select::newest_of_each;
 use crate::template::{Offer, PACKAGE_PREFIX, RepoId, TemplateSpec};
 use crate::untrusted::displayable;
-use crate::update_vm::{Found, SearchError, UpdateQube, UpdateVm};
+use crate::update_vm::{Bounds, Found, SearchError, UpdateQube, UpdateVm};
 
 /// Where templates come from, as options and configuration say.
 #[derive(Clone, Debug)]
@@ -42,7 +48,12 @@ pub struct Sources {
     pub releasever: String,
     /// Whether cached metadata must not be used.
     pub refresh: bool,
+    /// How long is waited for the UpdateVM, and how much is taken from it.
+    pub bounds: Bounds,
 }
+
+/// The specification of everything.
+const EVERYTHING: &str = "*";
 
 /// The repositories and the way to ask about them.
 pub struct Catalogue<'a> {
@@ -53,6 +64,16 @@ pub struct Catalogue<'a> {
     update_vm: OnceCell<Box<dyn UpdateVm + 'a>>,
     refresh: Cell<bool>,
     answers: RefCell<HashMap<String, Found>>,
+    proposes: bool,
+    kept: Option<Kept>,
+    age: Cell<Option<Duration>>,
+}
+
+/// Answers that were kept from one run to the next.
+struct Kept {
+    cache: QueryCache,
+    /// Whether [`Catalogue::look`] shows them.
+    shown: bool,
 }
 
 struct Repositories {
@@ -79,7 +100,29 @@ impl<'a> Catalogue<'a> {
             update_vm: OnceCell::new(),
             refresh: Cell::new(sources.refresh),
             answers: RefCell::default(),
+            proposes: false,
+            kept: None,
+            age: Cell::new(None),
         }
+    }
+
+    /// The same, for a person who waits: a name that no repository has is worth one more search, to propose another one.
+    #[must_use]
+    pub fn proposing(self, proposes: bool) -> Self {
+        Self { proposes, ..self }
+    }
+
+    /// The same, keeping answers in `cache`; [`Catalogue::look`] shows those that are there if they may be `shown`. Whoever is
+    /// not to see any leaves none behind either, but renews those that are there.
+    #[must_use]
+    pub fn keeping(self, cache: QueryCache, shown: bool) -> Self {
+        Self { kept: Some(Kept { cache, shown }), ..self }
+    }
+
+    /// How old the answer is that [`Catalogue::look`] gave; `None` if it came just now.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.age.get()
     }
 
     /// The repository options of this call, in command-line order.
@@ -88,25 +131,62 @@ impl<'a> Catalogue<'a> {
         &self.sources.options
     }
 
+    /// The templates that `spec` means (`None` for all of them), for somebody who wants to see and not to take them: as of
+    /// a short time ago, where an answer was kept and may be shown. Its age is said.
+    ///
+    /// # Errors
+    /// As [`Catalogue::search`].
+    pub async fn look(&self, spec: Option<&TemplateSpec>) -> Result<Found, Failure> {
+        let Some((found, age)) = self.kept(spec).await? else { return self.search(spec).await };
+        self.age.set(self.age.get().max(Some(age)));
+        self.reporter
+            .say(&Message::Note(&format!("Repositories as of {}; --refresh asks them again", ago(age))));
+        self.say_skipped(&found.reply);
+        Ok(found)
+    }
+
+    /// The answer from before, if there is one that may be shown, and its age.
+    async fn kept(&self, spec: Option<&TemplateSpec>) -> Result<Option<(Found, Duration)>, Failure> {
+        let Some(Kept { cache, shown: true }) = &self.kept else { return Ok(None) };
+        if self.refresh.get() || self.answers.borrow().contains_key(&package_spec(spec)) {
+            return Ok(None);
+        }
+        let request = self.request(package_spec(spec), false)?;
+        let key = Key::new(self.update_vm().await?.name(), &request).map_err(malformed)?;
+        let limits = wire::Limits { bytes: self.sources.bounds.reply, ..wire::Limits::default() };
+        let Some((untrusted_bytes, age)) = cache.get(&key, SystemTime::now()) else { return Ok(None) };
+        let reply = SearchReply::parse(&untrusted_bytes, limits).ok();
+        Ok(reply.map(|reply| (Found { reply, ..Found::default() }, age)))
+    }
+
     /// Asks for the templates that `spec` means; `None` for all of them.
     ///
     /// # Errors
     /// When there is nobody to ask, or no usable answer.
     pub async fn search(&self, spec: Option<&TemplateSpec>) -> Result<Found, Failure> {
-        let spec = spec.map_or_else(|| "*".to_owned(), TemplateSpec::package_spec);
+        let subject = spec.map_or("templates", TemplateSpec::as_str);
+        let spec = package_spec(spec);
         if let Some(found) = self.answers.borrow().get(&spec) {
             return Ok(found.clone());
         }
         let request = self.request(spec, self.refresh.take())?;
         // What cannot be sent is said before anybody is asked for the UpdateVM.
         request.encode().map_err(malformed)?;
-        let found = self.update_vm().await?.search(&request).await.map_err(|error| match error {
+        let update_vm = self.update_vm().await?;
+        let meter = self.reporter.phase(Phase::Query, subject, None);
+        let found = update_vm.search(&request).await.map_err(|error| match error {
             SearchError::Request(error) => malformed(error),
             other => Failure::Failed(other.into()),
         })?;
-        for line in &found.reply.skipped {
-            self.reporter.say(&Message::Warning(line));
+        meter.finish();
+        if let Some(kept) = &self.kept
+            && !found.reply.offers.is_empty()
+            && let Ok(key) = Key::new(update_vm.name(), &request)
+            && (kept.shown || kept.cache.has(&key))
+        {
+            kept.cache.put(&key, &found.untrusted_bytes, SystemTime::now());
         }
+        self.say_skipped(&found.reply);
         self.answers.borrow_mut().insert(request.spec, found.clone());
         Ok(found)
     }
@@ -146,6 +226,26 @@ impl<'a> Catalogue<'a> {
         Ok(found)
     }
 
+    /// Templates of the repositories that may have been meant by `typed`, a name that they do not have. They are asked for
+    /// that only where a person waits; what they answered in this call counts anyway.
+    pub async fn alike(&self, typed: &str) -> Vec<String> {
+        let mut offers: Vec<Offer> = Vec::new();
+        if self.proposes && !fnmatch::is_pattern(typed) {
+            // A proposal is no reason to fail.
+            let found = match self.kept(None).await {
+                Ok(Some((found, _))) => Ok(found),
+                _ => self.search(None).await,
+            };
+            offers.extend(found.into_iter().flat_map(|found| found.reply.offers));
+        }
+        let answers = self.answers.borrow();
+        let offers = offers.iter().chain(answers.values().flat_map(|found| &found.reply.offers));
+        spelling::templates(typed, offers.map(|offer| offer.name.as_str()))
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// The request that downloads `offer`.
     ///
     /// # Errors
@@ -163,7 +263,7 @@ impl<'a> Catalogue<'a> {
             return Ok(update_vm.as_ref());
         }
         let found = UpdateQube::resolve(self.api, self.reporter, self.sources.updatevm.as_deref()).await;
-        let found = found.map_err(|error| Failure::Failed(error.into()))?;
+        let found = found.map_err(|error| Failure::Failed(error.into()))?.within(self.sources.bounds);
         Ok(self.update_vm.get_or_init(|| Box::new(found)).as_ref())
     }
 
@@ -188,6 +288,10 @@ impl<'a> Catalogue<'a> {
     /// When it cannot be read.
     pub fn default_key(&self) -> Result<KeyFile, Failure> {
         Ok(local_key(&self.sources.keyring)?)
+    }
+
+    fn say_skipped(&self, reply: &SearchReply) {
+        reply.skipped.iter().for_each(|line| self.reporter.say(&Message::Warning(line)));
     }
 
     fn request(&self, spec: String, refresh: bool) -> Result<Request, Failure> {
@@ -254,6 +358,21 @@ fn not_asked(spec: &TemplateSpec, repo: &RepoId, configured: bool) -> Failure {
 
 fn state(configured: bool) -> &'static str {
     if configured { "not enabled" } else { "not configured here" }
+}
+
+fn package_spec(spec: Option<&TemplateSpec>) -> String {
+    spec.map_or_else(|| EVERYTHING.to_owned(), TemplateSpec::package_spec)
+}
+
+/// How long ago that is, in words.
+fn ago(age: Duration) -> String {
+    let count =
+        |number: u64, unit: &str| format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" });
+    match age.as_secs() {
+        seconds @ 0..60 => count(seconds, "second"),
+        seconds @ 60..7200 => count(seconds / 60, "minute"),
+        seconds => count(seconds / 3600, "hour"),
+    }
 }
 
 fn malformed(error: RequestError) -> Failure {

@@ -1,7 +1,7 @@
-//! `clean`: deletes packages that are kept in the cache directory.
+//! `clean`: deletes packages and answers to searches that are kept in the cache directory.
 //!
 //! Only regular files of ours go, no directory is entered, nothing is followed. In a directory of our own every package goes; in another
-//! one, which somebody may keep other things in, only packages of templates. A directory that is then empty and our own
+//! one, which somebody may keep other things in, only packages of templates and the answers. A directory that is then empty and our own
 //! goes too. A directory that is not there is clean.
 
 use std::io;
@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use crate::query_cache;
 use crate::template::PACKAGE_PREFIX;
 
 /// What the cache directory is.
@@ -47,6 +48,9 @@ pub fn run(directory: &Path, cache: Cache) -> anyhow::Result<usize> {
 }
 
 fn is_ours(name: &str, cache: Cache) -> bool {
+    if name.starts_with(query_cache::PREFIX) {
+        return true;
+    }
     let package = name.strip_suffix(".UNTRUSTED").unwrap_or(name).ends_with(".rpm");
     package && (cache == Cache::Own || name.starts_with(PACKAGE_PREFIX))
 }
@@ -64,6 +68,7 @@ mod tests {
             std::fs::write(path, "x").unwrap();
         }
         std::fs::write(directory.join("qubes-template-x-0:1-1.rpm"), "x").unwrap();
+        std::fs::write(directory.join("qvm-template-query-00"), "x").unwrap();
         std::fs::write(directory.join("qubes-template-x-0:1-1.rpm.UNTRUSTED"), "x").unwrap();
         std::os::unix::fs::symlink(&outside, directory.join("link.rpm")).unwrap();
         run(&directory, cache).unwrap();

@@ -21,6 +21,7 @@ use crate::catalogue::Catalogue;
 use crate::repo::keys::KeyFile;
 use crate::repo::wire::Request;
 use crate::report::{Failure, Message, Phase, Reporter};
+use crate::spelling;
 use crate::spool::{Spool, Spooled, require_space};
 use crate::template::select::{SelectError, Selector};
 use crate::template::{Offer, PACKAGE_PREFIX, RepoId, TemplateName, TemplateSpec};
@@ -91,7 +92,10 @@ pub async fn run(fetcher: Fetcher<'_, '_>, specs: &[TemplateSpec], directory: &P
         let selection = Selector::Latest.select(&found.reply.offers, std::slice::from_ref(spec), |_| {
             crate::template::select::Presence::Absent
         });
-        let selection = selection.map_err(|error| not_selected(fetcher.reporter, &found, &error))?;
+        let selection = match selection {
+            Ok(selection) => selection,
+            Err(error) => return Err(not_selected(fetcher.catalogue, fetcher.reporter, &found, &error).await),
+        };
         for offer in selection.chosen {
             merge(&mut chosen, offer);
         }
@@ -112,7 +116,12 @@ pub fn merge(chosen: &mut Vec<Offer>, offer: Offer) {
 }
 
 /// What is said when nothing can be chosen: what the service remarked, what is there instead, and the original's words.
-pub fn not_selected(reporter: &dyn Reporter, found: &Found, error: &SelectError) -> Failure {
+pub async fn not_selected(
+    catalogue: &Catalogue<'_>,
+    reporter: &dyn Reporter,
+    found: &Found,
+    error: &SelectError,
+) -> Failure {
     if found.reply.offers.is_empty() {
         found.remarks.iter().for_each(|line| reporter.say(&Message::Remote(line)));
     }
@@ -128,6 +137,9 @@ pub fn not_selected(reporter: &dyn Reporter, found: &Found, error: &SelectError)
             builds.join(", "),
             newest.name
         );
+    }
+    if let SelectError::NotFound(spec) = error {
+        text.push_str(&spelling::question(&catalogue.alike(spec.as_str()).await));
     }
     Failure::Usage(text)
 }
@@ -199,13 +211,18 @@ impl Fetcher<'_, '_> {
         policy: &Policy,
         keyring: &Keyring,
     ) -> Result<Verified, Failure> {
+        let subject = path.display().to_string();
+        let meter = self.reporter.phase(Phase::Verify, &subject, None);
         let (path, policy, keyring) = (path.to_owned(), policy.clone(), keyring.clone());
-        self.cancel
+        let verified = self
+            .cancel
             .or(blocking(move || {
                 let spooled = spool_local(&path, path.parent().unwrap_or_else(|| Path::new(".")))?;
                 verify(spooled, &policy, &keyring, SystemTime::now()).map_err(|why| refused(&why))
             }))
-            .await
+            .await?;
+        meter.finish();
+        Ok(verified)
     }
 
     async fn download(
@@ -237,8 +254,12 @@ impl Fetcher<'_, '_> {
                     if error.is_passing() { continue } else { break }
                 }
             };
+            let meter = self.reporter.phase(Phase::Verify, file, None);
             match verify(spooled, policy, keyring, SystemTime::now()) {
-                Ok(verified) => return Ok(verified),
+                Ok(verified) => {
+                    meter.finish();
+                    return Ok(verified);
+                }
                 Err(why @ (Rejection::OtherTemplate { .. } | Rejection::OtherBuild { .. })) => {
                     return Err(refused(&why));
                 }

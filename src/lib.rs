@@ -28,11 +28,12 @@
 //! | [`spool`], [`verify`], [`payload`], [`root_image`], [`volume`] | the line, in order |
 //! | [`update_vm`], [`admin`], [`qrexec`] | the other shore |
 //! | [`confine`] | threads without rights, for bytes that nobody has judged or that only an archive reader understands |
-//! | [`catalogue`], [`census`] | what repositories offer, asked once; what is installed, read once |
+//! | [`catalogue`], [`query_cache`], [`census`] | what repositories offer, asked once and kept a while; what is installed, read once |
 //! | [`install`], [`download`], [`transaction`], [`post_install`], [`settings`], [`postprocess`], [`appmenus`] | putting templates in place, with a way back |
 //! | [`list`], [`search`], [`remove`], [`switch`], [`adopt`], [`refresh`], [`ensure`], [`default`], [`repolist`], [`clean`], [`migrate`] | the other commands, one file or folder each |
 //! | [`lock`], [`cancel`], [`report`], [`ledger`] | one change at a time, its end by a signal, what is said about it, and what became of each template |
 //! | [`seen`], [`admission`] | what was seen of each template before; whether a sound package is let in |
+//! | [`spelling`] | what may have been meant by a name that does not exist |
 //! | [`state`] | what is remembered from one run to the next |
 //! | [`delegate`] | services for other qubes: who may ask what, and the client for them |
 //! | [`needs`] | what each command needs of dom0's policy |
@@ -77,6 +78,7 @@ pub mod payload;
 pub mod post_install;
 pub mod postprocess;
 pub mod qrexec;
+pub mod query_cache;
 pub mod recover;
 pub mod refresh;
 pub mod remove;
@@ -89,6 +91,7 @@ pub mod search;
 pub mod seen;
 pub mod service;
 pub mod settings;
+pub mod spelling;
 pub mod spool;
 pub mod state;
 pub mod switch;

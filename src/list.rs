@@ -8,6 +8,7 @@ use crate::admin::AdminApi;
 use crate::catalogue::Catalogue;
 use crate::census::{self, Census, Fields};
 use crate::report::Failure;
+use crate::spelling;
 use crate::template::provenance::Provenance;
 use crate::template::select::newest_of_each;
 use crate::template::{Installed, Offer, TemplateSpec};
@@ -70,6 +71,8 @@ pub struct Listing {
     pub unmanaged: Vec<(String, Provenance)>,
     /// What a person should know beside it, fit to be shown.
     pub warnings: Vec<String>,
+    /// Names that may have been meant, where nothing is listed.
+    pub alike: Vec<String>,
 }
 
 impl Status {
@@ -166,10 +169,20 @@ pub async fn run(api: &dyn AdminApi, catalogue: &Catalogue<'_>, wanted: &Wanted)
             "Warning: the enabled repositories have none of these; extra means no more than that".to_owned(),
         );
     }
+    let mut alike = Vec::new();
     if groups.is_empty() {
+        alike = meant_names(catalogue, wanted, &census.templates).await;
         warnings.extend(remarks.iter().map(|line| format!("[Qrexec] {line}")));
     }
-    Ok(Listing { groups, unmanaged, warnings })
+    Ok(Listing { groups, unmanaged, warnings, alike })
+}
+
+/// Names of templates, here and in repositories if those were asked, that are like the one that was typed.
+async fn meant_names(catalogue: &Catalogue<'_>, wanted: &Wanted, here: &[Installed]) -> Vec<String> {
+    let [spec] = &wanted.specs[..] else { return Vec::new() };
+    let there = if wanted.of_repositories() { catalogue.alike(spec.as_str()).await } else { Vec::new() };
+    let names = here.iter().map(|template| template.name.as_str()).chain(there.iter().map(String::as_str));
+    spelling::templates(spec.as_str(), names).into_iter().map(str::to_owned).collect()
 }
 
 /// What the repositories have of what `specs` mean, and what the service said beside it.
@@ -179,7 +192,7 @@ async fn offers(
     catalogue: &Catalogue<'_>,
     specs: &[TemplateSpec],
 ) -> Result<(Vec<Offer>, Vec<String>), Failure> {
-    let found = catalogue.search(if let [spec] = specs { Some(spec) } else { None }).await?;
+    let found = catalogue.look(if let [spec] = specs { Some(spec) } else { None }).await?;
     let mut offers = found.reply.offers;
     if !specs.is_empty() {
         offers.retain(|offer| specs.iter().any(|spec| spec.matches(&offer.name, &offer.evr)));

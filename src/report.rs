@@ -44,6 +44,13 @@ pub enum Message<'a> {
     Remote(&'a str),
     /// Something failed, of one template among several: the others go on.
     Failed(&'a str, &'a str),
+    /// What became of several templates. All of it was said before if it went well: then only a person reads it again.
+    Summary {
+        /// The lines.
+        text: &'a str,
+        /// Whether nothing failed.
+        well: bool,
+    },
     /// Something else that is worth a line, and not a warning.
     Note(&'a str),
     /// Something that went otherwise than asked.
@@ -75,7 +82,7 @@ impl fmt::Display for Message<'_> {
             Self::Qube(name, text) => write!(f, "{name}: {text}"),
             Self::Remote(line) => write!(f, "[Qrexec] {line}"),
             Self::Failed(name, text) => write!(f, "ERROR: {name}: {text}"),
-            Self::Note(text) => f.write_str(text),
+            Self::Note(text) | Self::Summary { text, .. } => f.write_str(text),
             Self::Warning(text) => write!(f, "Warning: {text}"),
         }
     }

@@ -62,7 +62,7 @@ pub async fn run(
     scope: Scope,
 ) -> Result<Hits, Failure> {
     let census = async { Ok::<_, Failure>(census::take(api, Fields::Texts).await?) };
-    let (found, census) = tokio::try_join!(catalogue.search(None), census)?;
+    let (found, census) = tokio::try_join!(catalogue.look(None), census)?;
     let mut pool: Vec<Entry> = found.reply.offers.iter().map(Entry::from).collect();
     pool.extend(census.templates.into_iter().map(|template| Entry { template, ..Entry::default() }));
     Ok(Hits { groups: matches(newest(pool), words, scope), warnings: census.warnings })
@@ -221,6 +221,28 @@ mod tests {
             ]
         );
         assert_eq!(search(&["old"], Scope::Main), Vec::<String>::new());
+    }
+
+    /// What a word counts for in each place, as the original counts: a change would put other templates first.
+    #[test]
+    fn places_have_the_originals_weights() {
+        let mut one = entry("word", "1", "word", "word");
+        one.template.url = "word".to_owned();
+        let weights = |word: &str| {
+            let all = needles(&one, word, Scope::Everything);
+            all.into_iter().map(|(weight, _, exact)| (weight, exact)).collect::<Vec<_>>()
+        };
+        assert_eq!(weights("wor"), [(8, false), (4, false), (2, false), (1, false)]);
+        assert_eq!(weights("word"), [(16, true), (4, true), (2, true), (1, true)]);
+        assert_eq!(needles(&one, "wor", Scope::Main).len(), 2);
+        // Part of a name outweighs summary, description and address together.
+        let mut texts = entry("a", "1", "xword", "xword");
+        texts.template.url = "xword".to_owned();
+        let found =
+            matches(vec![texts, entry("xword", "1", "", "")], &["word".to_owned()], Scope::Everything);
+        let names: Vec<&str> =
+            found.iter().flat_map(|group| &group.templates).map(|t| t.0.as_str()).collect();
+        assert_eq!(names, ["xword", "a"]);
     }
 
     #[test]

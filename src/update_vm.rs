@@ -13,6 +13,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::{AdminApi, CallError, QubeApi, system};
@@ -26,23 +27,52 @@ pub const SEARCH: &str = "qubes.TemplateSearch";
 /// Name of the download service.
 pub const DOWNLOAD: &str = "qubes.TemplateDownload";
 
-/// A repository's metadata may come through Tor, and nothing is sent before all of it was read.
-const SEARCH_TIME: Duration = Duration::from_secs(20 * 60);
-/// The download service looks the package up first, which can take as long.
-const FIRST_BYTE: Duration = Duration::from_secs(10 * 60);
-/// A download that stands still for so long has lost its peer.
-const STALL: Duration = Duration::from_secs(60);
-/// Fewest bytes that a download brings in [`STALL`]: some 1 KiB a second, a fraction of what Tor does on a bad day.
-const PACE: u64 = 64 << 10;
-/// Longest download in all.
-const DOWNLOAD_TIME: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// Time over which the rate of a download is measured.
+const MINUTE: Duration = Duration::from_secs(60);
 /// How much of a service's error text is kept.
 const MAX_ERRORS: usize = 64 * 1024;
 /// How many lines of it are shown.
 const MAX_LINES: usize = 50;
 
+/// How long is waited for an UpdateVM, and how much is taken from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Longest search.
+    pub search: Duration,
+    /// Most bytes of an answer to a search.
+    pub reply: usize,
+    /// Longest download in all.
+    pub download: Duration,
+    /// Longest wait for a download's first byte.
+    pub first: Duration,
+    /// Longest time in which a download stands still.
+    pub stall: Duration,
+    /// Fewest bytes a second that a download brings, over a minute; none are demanded if this is 0.
+    pub rate: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            // A repository's metadata may come through Tor, and nothing is sent before all of it was read.
+            search: 20 * MINUTE,
+            reply: wire::Limits::default().bytes,
+            download: 3 * 24 * 60 * MINUTE,
+            // The download service looks the package up first, which can take as long as a search.
+            first: 10 * MINUTE,
+            // A download that stands still for so long has lost its peer.
+            stall: MINUTE,
+            // A fraction of what Tor does on a bad day.
+            rate: 1 << 10,
+        }
+    }
+}
+
 /// Somebody who finds and fetches packages.
 pub trait UpdateVm {
+    /// Name of the qube; empty for this one.
+    fn name(&self) -> &str;
+
     /// Asks what there is.
     fn search<'a>(&'a self, request: &'a Request) -> Pending<'a, Result<Found, SearchError>>;
 
@@ -62,6 +92,8 @@ pub struct Found {
     pub reply: SearchReply,
     /// What the service wrote to its standard error although it succeeded: worth showing when nothing was found.
     pub remarks: Vec<String>,
+    /// The reply as it came.
+    pub untrusted_bytes: Arc<[u8]>,
 }
 
 /// Why there is no UpdateVM to ask.
@@ -156,6 +188,7 @@ pub struct UpdateQube<'a> {
     side: Side,
     /// `None`: here.
     name: Option<String>,
+    bounds: Bounds,
 }
 
 impl std::fmt::Debug for UpdateQube<'_> {
@@ -182,12 +215,18 @@ impl<'a> UpdateQube<'a> {
             Some(name) => name.to_owned(),
             None => system::property(api, "updatevm").await?.value,
         };
-        let here = |name| Self { api, reporter, side: Side::here(), name };
+        let here = |name| Self { api, reporter, side: Side::here(), name, bounds: Bounds::default() };
         if name.is_empty() {
             let installed = Path::new(Program::local_service(SEARCH).path()).exists();
             return if installed || option.is_some() { Ok(here(None)) } else { Err(ResolveError::NotSet) };
         }
         Ok(here(Some(name)))
+    }
+
+    /// The same, within these bounds.
+    #[must_use]
+    pub fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     async fn program(&self, service: &str, escapes: Escapes) -> Result<Program, CallError> {
@@ -214,11 +253,11 @@ impl<'a> UpdateQube<'a> {
     }
 
     async fn searched(&self, request: &Request) -> Result<Found, SearchError> {
-        let bounds = wire::Limits::default();
+        let bounds = wire::Limits { bytes: self.bounds.reply, ..wire::Limits::default() };
         let limits = Limits {
             output: u64::try_from(bounds.bytes).unwrap_or(u64::MAX),
             errors: MAX_ERRORS,
-            total: Some(SEARCH_TIME),
+            total: Some(self.bounds.search),
             first: None,
             idle: None,
             pace: None,
@@ -239,7 +278,7 @@ impl<'a> UpdateQube<'a> {
             ReplyError::Format => SearchError::Format,
             other => SearchError::Bounds(other),
         })?;
-        Ok(Found { reply, remarks })
+        Ok(Found { reply, remarks, untrusted_bytes: output.into() })
     }
 
     async fn downloaded(
@@ -251,10 +290,10 @@ impl<'a> UpdateQube<'a> {
         let limits = Limits {
             output: size,
             errors: MAX_ERRORS,
-            total: Some(DOWNLOAD_TIME),
-            first: Some(FIRST_BYTE),
-            idle: Some(STALL),
-            pace: Some((PACE, STALL)),
+            total: Some(self.bounds.download),
+            first: Some(self.bounds.first),
+            idle: Some(self.bounds.stall),
+            pace: (self.bounds.rate > 0).then(|| (self.bounds.rate.saturating_mul(60), MINUTE)),
         };
         let bytes = request.encode()?;
         let program = self.program(DOWNLOAD, Escapes::Raw).await?;
@@ -286,6 +325,10 @@ impl<'a> UpdateQube<'a> {
 }
 
 impl UpdateVm for UpdateQube<'_> {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
     fn search<'a>(&'a self, request: &'a Request) -> Pending<'a, Result<Found, SearchError>> {
         Box::pin(self.searched(request))
     }
@@ -326,7 +369,7 @@ mod tests {
         for (passing, error) in [
             (true, DownloadError::Failed(String::new())),
             (true, DownloadError::Short { announced: 2, got: 1 }),
-            (true, DownloadError::Run(RunError::Stalled(STALL))),
+            (true, DownloadError::Run(RunError::Stalled(MINUTE))),
             (false, DownloadError::Unusable(String::new())),
             (false, DownloadError::Keep(io::Error::other("full"))),
             (false, DownloadError::Run(RunError::Missing("x".into()))),

@@ -1,19 +1,23 @@
 //! The contract of the command line: what goes in, what comes out, which calls are made. Everything runs in a sandbox.
 //!
 //! Every message of the original (M1 to M25) and every one of its rough edges (R1 to R61) is named by a case here, or in
-//! [`cases::ELSEWHERE`] with the place that holds it.
+//! [`elsewhere`] with the places that hold it.
 
+#[path = "cli_contract/callers.rs"]
+mod callers;
 #[path = "cli_contract/cases.rs"]
 mod cases;
+#[path = "cli_contract/elsewhere.rs"]
+mod elsewhere;
 #[path = "cli_contract/place.rs"]
 mod place;
 #[path = "cli_contract/schema.rs"]
 pub(crate) mod schema;
-
-use std::collections::BTreeSet;
+#[path = "cli_contract/terminal.rs"]
+mod terminal;
 
 use anyhow::{Context as _, Result, ensure};
-use cases::{Case, ELSEWHERE, INSTALLS, LINES, LISTS, REMOVALS};
+use cases::{Case, INSTALLS, LINES, LISTS, REMOVALS};
 use place::{Place, REPLY};
 use serde_json::Value;
 
@@ -59,16 +63,6 @@ fn each(cases: &[Case]) -> Result<()> {
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
-}
-
-#[test]
-fn every_message_and_rule_has_a_place() {
-    let cases = [LISTS, LINES, INSTALLS, REMOVALS].into_iter().flatten().map(|case| case.name);
-    let words: BTreeSet<&str> =
-        cases.chain(ELSEWHERE.iter().map(|(names, _)| *names)).flat_map(|name| name.split(' ')).collect();
-    let wanted = (1..=25).map(|n| format!("M{n}")).chain((1..=61).map(|n| format!("R{n}")));
-    let missing: Vec<String> = wanted.filter(|name| !words.contains(name.as_str())).collect();
-    assert_eq!(missing, Vec::<String>::new());
 }
 
 #[test]
@@ -123,81 +117,6 @@ fn a_refusal_is_undone() -> Result<()> {
     assert_eq!(outcome.denied, ["admin.vm.Remove+ plain"]);
     let put_back = ["vm.property.Set work template", "vm.property.Set live template", "vm.Remove dummy"];
     assert_eq!(outcome.changes[outcome.changes.len() - 3..], put_back);
-    Ok(())
-}
-
-/// The graphical template manager: merged output, chunks of 100 bytes, JSON in ASCII, numbers and times that it parses.
-#[test]
-fn the_graphical_manager_reads_us() -> Result<()> {
-    let place = Place::new(REPLY, "", 0)?;
-    let groups = ["--installed", "--available", "--upgrades", "--extras"];
-    let out = place.output(&[&["--yes", "info", "--machine-readable-json"], &groups[..]].concat())?;
-    assert!(out.is_ascii());
-    let value: Value = serde_json::from_str(&out)?;
-    let mut seen = 0;
-    for entry in value
-        .as_object()
-        .context("an object")?
-        .values()
-        .flat_map(|list| list.as_array().into_iter().flatten())
-    {
-        seen += 1;
-        let text = |key: &str| entry[key].as_str().with_context(|| format!("{key} of {entry}"));
-        text("size")?.parse::<u64>()?;
-        for key in
-            ["name", "epoch", "version", "release", "reponame", "license", "url", "summary", "description"]
-        {
-            text(key)?;
-        }
-        for key in ["buildtime", "installtime"] {
-            let time = text(key)?;
-            // `half` has no times: the manager leaves such an entry out, it does not fail on the others.
-            ensure!(
-                time.is_empty() || jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S", time).is_ok(),
-                "{entry}"
-            );
-        }
-    }
-    assert_eq!(seen, 9 + 5 + 5 + 3);
-    let outcome = place.exec(&["sh", "-c", "qvm-template --yes remove -- gone 2>&1"], "")?;
-    assert_eq!(outcome.status, 0);
-    assert!(outcome.out.as_bytes().chunks(100).all(|chunk| std::str::from_utf8(chunk).is_ok()));
-    Ok(())
-}
-
-/// Salt's module: `info` with one name must have exactly one object under `installed`, and fail when it is absent.
-#[test]
-fn salt_reads_us() -> Result<()> {
-    let place = Place::new(REPLY, "", 0)?;
-    let out = place.output(&["info", "--installed", "--machine-readable-json", "plain"])?;
-    let value: Value = serde_json::from_str(&out)?;
-    assert_eq!(value["installed"].as_array().map(Vec::len), Some(1));
-    assert_eq!(
-        (value["installed"][0]["name"].as_str(), value["installed"][0]["version"].as_str()),
-        (Some("plain"), Some("4.3.0"))
-    );
-    assert_ne!(place.run(&["info", "--installed", "--machine-readable-json", "odd"], "")?.status, 0);
-    assert_eq!(place.run(&["install", "--quiet", "--repoid=stable", "plain-4.3.0"], "")?.status, 0);
-    Ok(())
-}
-
-/// qubes-dom0-update puts its options behind the action; the integration tests look for `|NAME|`.
-#[test]
-fn redirected_command_lines_work() -> Result<()> {
-    let place = Place::new(REPLY, "", 0)?;
-    let out = place.output(&[
-        "list",
-        "--enablerepo=stable-testing",
-        "--disablerepo=other",
-        "--refresh",
-        "plain",
-    ])?;
-    assert!(out.contains("plain  0:4.3.0-2  stable\n"));
-    assert_eq!(place.run(&["install", "-y", "plain"], "")?.status, 2);
-    let out = place.output(&["--repoid=stable", "list", "--machine-readable", "--available", "plain"])?;
-    assert!(out.contains("|plain|"));
-    let outcome = place.run(&["--disablerepo=*", "--enablerepo=stable", "install", "plain"], "")?;
-    assert_eq!(outcome.status, 0, "{outcome:?}");
     Ok(())
 }
 

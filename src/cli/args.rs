@@ -7,6 +7,7 @@
 //! and a name behind an option, mean what they say.
 
 use super::table::{COMMANDS, Command, GLOBAL, Opt, OptDef};
+use crate::spelling::similar;
 
 /// A command line, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,36 +301,6 @@ fn invalid_choice(typed: &str) -> Stop {
     let message = format!("argument command: invalid choice: '{typed}' (choose from {})", names.join(", "));
     let meant = similar(typed, COMMANDS.iter().filter(|c| c.visible).map(|c| c.name));
     Stop::Usage { command: None, message, hint: meant.map(|name| format!("did you mean `{name}`?")) }
-}
-
-/// The candidate that is most like `typed`, when one is close enough to have been meant.
-pub fn similar<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
-    let typed = typed.to_lowercase();
-    candidates
-        .map(|candidate| (distance(&typed, candidate), candidate))
-        .filter(|(far, candidate)| *far <= (typed.len().max(candidate.len()) / 4).max(1))
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Number of insertions, deletions, replacements and swaps of neighbours between two texts.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let mut best = (rows[i - 1][j] + 1)
-                .min(row[j - 1] + 1)
-                .min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 fn is_negative_number(arg: &str) -> bool {

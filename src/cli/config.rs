@@ -3,17 +3,23 @@
 //! From weak to strong: the default, `/etc/qubes/qvm-template.toml`, the user's `~/.config/qubes/qvm-template.toml`, the command line.
 //! Both files have the same flat keys; a key that is not known is an error, since a mistyped one would silently change nothing.
 
+mod file;
+mod limits;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 
-use super::args::{Typed, integer, similar, size};
+pub(crate) use self::file::parse;
+use self::file::{File, latest, toml_bool, toml_list, toml_number, toml_size, toml_text};
+pub use self::limits::Limits;
+use super::args::{Typed, integer, size};
 use super::release;
 use super::table::Opt;
 use crate::admission::Demands;
 use crate::repo::choice::RepoOption;
-use crate::root_image::Limits;
+use crate::root_image;
 
 /// Configuration of the whole system.
 const SYSTEM_FILE: &str = "etc/qubes/qvm-template.toml";
@@ -50,6 +56,17 @@ pub enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
     Auto,
     /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// When an answer to a search is shown again for a while ([`crate::query_cache`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// To a person at a terminal. Programs get a fresh one.
+    Auto,
+    /// Always but in the original's forms for machines: who reads those may know none of this.
     Always,
     /// Never.
     Never,
@@ -103,6 +120,10 @@ pub struct Settings {
     pub require_max_age: Setting<Option<u32>>,
     /// Most bytes of an image.
     pub max_image_size: Setting<u64>,
+    /// Whether answers to searches are shown again for a while.
+    pub query_cache: Setting<Reuse>,
+    /// How long is waited, and how much is taken.
+    pub limits: Limits,
     /// Repository options in command-line order.
     pub repo_options: Vec<RepoOption>,
     /// Whether the cache directory is the default one, which is ours alone.
@@ -149,31 +170,6 @@ impl Environment {
         path.strip_prefix("~/").map_or_else(|| PathBuf::from(path), |rest| self.home.join(rest))
     }
 }
-
-/// A configuration file that was read.
-struct File {
-    path: PathBuf,
-    table: toml::Table,
-}
-
-const KEYS: [&str; 16] = [
-    "repo-files",
-    "keyring",
-    "updatevm",
-    "releasever",
-    "cachedir",
-    "keep-cache",
-    "state-dir",
-    "pool",
-    "retries",
-    "allow-older",
-    "allow-repository-change",
-    "allow-signer-change",
-    "require-max-age",
-    "max-image-size",
-    "color",
-    "progress",
-];
 
 impl Settings {
     /// Puts the settings together.
@@ -227,12 +223,15 @@ impl Settings {
             require_max_age: Setting::new(days, latest(&files, "require-max-age", toml_number)?, || u32::MAX)
                 .map(|days| Some(days).filter(|days| *days != u32::MAX)),
             max_image_size: Setting::new(most, latest(&files, "max-image-size", toml_size)?, || {
-                Limits::default().image_size
+                root_image::Limits::default().image_size
             }),
             color: Setting::new(typed_text(Opt::Color), text("color")?, || "auto".to_owned())
                 .read(|word| color(word))?,
             progress: Setting::new(typed_text(Opt::Progress), text("progress")?, || "auto".to_owned())
                 .read(|word| progress(word))?,
+            query_cache: Setting::new(None, text("query-cache")?, || "auto".to_owned())
+                .read(|word| reuse(word))?,
+            limits: Limits::gather(&files)?,
             own_cachedir: cachedir.origin == Origin::Default,
             cachedir: cachedir.map(|path| environment.expand(&path)),
             keyring: keyring.map(|path| environment.expand(&path)),
@@ -267,7 +266,7 @@ impl Settings {
                 value.clone().map_or_else(|| missing.to_owned(), |value| format!("'{value}'"))
             }
         };
-        vec![
+        let mut rows = vec![
             row("repo-files", &self.repo_files, |patterns| patterns.join(" ")),
             row("keyring", &self.keyring, |path| path.display().to_string()),
             row("updatevm", &self.updatevm, option("(the system's)")),
@@ -288,7 +287,10 @@ impl Settings {
             row("max-image-size", &self.max_image_size, |bytes| super::format::size(*bytes)),
             row("color", &self.color, |color| format!("{color:?}").to_lowercase()),
             row("progress", &self.progress, Progress::to_string),
-        ]
+            row("query-cache", &self.query_cache, |reuse| format!("{reuse:?}").to_lowercase()),
+        ];
+        rows.extend(self.limits.rows());
+        rows
     }
 }
 
@@ -355,65 +357,6 @@ impl fmt::Display for Progress {
     }
 }
 
-impl File {
-    fn read(path: PathBuf) -> anyhow::Result<Option<Self>> {
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.with_context(|| format!("reading {}", path.display()))?,
-        };
-        let table = parse(&text).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Some(Self { path, table }))
-    }
-}
-
-pub(crate) fn parse(text: &str) -> anyhow::Result<toml::Table> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| anyhow!("{}", error.message()))?;
-    let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) else { return Ok(table) };
-    match similar(key, KEYS.into_iter()) {
-        Some(meant) => bail!("unknown key `{key}`; did you mean `{meant}`?"),
-        None => bail!("unknown key `{key}`; there are: {}", KEYS.join(", ")),
-    }
-}
-
-fn latest<T>(
-    files: &[File],
-    key: &str,
-    read: impl Fn(&toml::Value) -> Option<T>,
-) -> anyhow::Result<Option<(T, PathBuf)>> {
-    let Some((value, file)) = files.iter().rev().find_map(|file| Some((file.table.get(key)?, file))) else {
-        return Ok(None);
-    };
-    let wrong = || anyhow!("reading {}: `{key}` has a value of another kind", file.path.display());
-    Ok(Some((read(value).ok_or_else(wrong)?, file.path.clone())))
-}
-
-fn toml_text(value: &toml::Value) -> Option<String> {
-    value.as_str().map(str::to_owned)
-}
-
-fn toml_list(value: &toml::Value) -> Option<Vec<String>> {
-    match value {
-        toml::Value::String(one) => Some(vec![one.clone()]),
-        toml::Value::Array(many) => many.iter().map(toml_text).collect(),
-        _ => None,
-    }
-}
-
-fn toml_bool(value: &toml::Value) -> Option<bool> {
-    value.as_bool()
-}
-
-fn toml_number(value: &toml::Value) -> Option<u32> {
-    value.as_integer().filter(|number| *number >= 0).map(attempts)
-}
-
-fn toml_size(value: &toml::Value) -> Option<u64> {
-    match value {
-        toml::Value::String(text) => size(text),
-        other => other.as_integer().and_then(|number| u64::try_from(number).ok()),
-    }
-}
-
 /// Fewer than none is none.
 fn attempts(number: i64) -> u32 {
     u32::try_from(number.max(0)).unwrap_or(u32::MAX)
@@ -425,6 +368,15 @@ fn color(word: &str) -> anyhow::Result<Color> {
         "always" => Ok(Color::Always),
         "never" => Ok(Color::Never),
         _ => bail!("`color` is `auto`, `always` or `never`, not `{word}`"),
+    }
+}
+
+fn reuse(word: &str) -> anyhow::Result<Reuse> {
+    match word {
+        "auto" => Ok(Reuse::Auto),
+        "always" => Ok(Reuse::Always),
+        "never" => Ok(Reuse::Never),
+        _ => bail!("`query-cache` is `auto`, `always` or `never`, not `{word}`"),
     }
 }
 
@@ -449,7 +401,10 @@ pub fn directory(path: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::update_vm::Bounds;
 
     fn gather(line: &[&str], system: &str, user: &str) -> anyhow::Result<Settings> {
         let place = tempfile::tempdir().unwrap();
@@ -495,6 +450,39 @@ mod tests {
         assert!(error("retries = 'x'").ends_with("`retries` has a value of another kind"));
         assert!(error("color = 'blue'").contains("`color` is `auto`"));
         assert!(error("x =").contains("reading "));
+    }
+
+    #[test]
+    fn limits_are_a_table_of_their_own() {
+        let limits = gather(&["list"], "", "").unwrap().limits;
+        assert_eq!(limits.bounds(), Bounds::default());
+        assert_eq!(limits.query_age.value, Duration::from_secs(300));
+        let system = "[limits]\nsearch-time = 7\nreply-size = '1M'\nlowest-rate = 0\n";
+        let settings = gather(&["list"], system, "[limits]\nsearch-time = '2m'\nquery-age = 0").unwrap();
+        let bounds =
+            Bounds { search: Duration::from_secs(120), reply: 1 << 20, rate: 0, ..Bounds::default() };
+        assert_eq!(settings.limits.bounds(), bounds);
+        let rows = settings.rows();
+        let row = |key: &str| {
+            rows.iter().find(|row| row[0] == key).map(|[_, value, origin]| (value.as_str(), origin.as_str()))
+        };
+        let (value, origin) = row("limits.search-time").unwrap();
+        assert!(value == "2m" && origin.ends_with(USER_FILE), "{value} {origin}");
+        assert_eq!(row("limits.stall-time"), Some(("1m", "default")));
+        assert!(row("limits.reply-size").unwrap().1.ends_with(SYSTEM_FILE));
+        let error = |system: &str| format!("{:#}", gather(&["list"], system, "").unwrap_err());
+        assert!(
+            error("[limits]\nserch-time = 1")
+                .ends_with("unknown key `limits.serch-time`; did you mean `limits.search-time`?")
+        );
+        assert!(
+            error("[limits]\nsearch-time = 0").ends_with("`limits.search-time` must be more than nothing")
+        );
+        assert!(
+            error("[limits]\nsearch-time = 'soon'")
+                .ends_with("`limits.search-time` has a value of another kind")
+        );
+        assert!(error("limits = 1").ends_with("`limits` is a table: [limits]"));
     }
 
     #[test]

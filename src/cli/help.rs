@@ -3,6 +3,7 @@
 use clap::{Arg, ArgAction};
 
 use super::table::{COMMANDS, Command, CommandDef, GLOBAL, Opt, OptDef};
+use super::width;
 
 /// Widest line of help.
 const WIDTH: usize = 80;
@@ -34,7 +35,7 @@ pub fn program() -> clap::Command {
 /// Help on one command or on the whole.
 #[must_use]
 pub fn help(on: Option<Command>) -> String {
-    let mut program = match on {
+    let program = match on {
         None => program().about(LONG),
         Some(on) => {
             let globals = GLOBAL.iter().map(|def| argument(def).help_heading("Global options"));
@@ -42,7 +43,10 @@ pub fn help(on: Option<Command>) -> String {
             command(def).about(format!("{}\n\n{}", def.about, def.long_about())).args(globals)
         }
     };
-    let text = program.render_help().to_string();
+    // Where it does not go to a terminal it is as wide as ever.
+    let columns = width::columns(std::io::stdout()).map_or(WIDTH, |columns| columns.min(WIDTH));
+    // The line of usage is clap's one that never breaks.
+    let text = width::fold(&program.term_width(columns).render_help().to_string(), columns);
     // clap leaves blanks behind some lines.
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     lines.join("\n").trim_end().to_owned() + "\n"

@@ -161,7 +161,7 @@ mod tests {
         let mut groups = groups;
         groups[0].1[1].provenance = Some(Provenance::OtherTool);
         let unmanaged = vec![("e".to_owned(), Provenance::Clone { of: "a".to_owned() })];
-        listing(&Listing { groups, unmanaged, warnings: Vec::new() }, "2025-06-01", colored)
+        listing(&Listing { groups, unmanaged, ..Listing::default() }, "2025-06-01", colored)
     }
 
     #[test]

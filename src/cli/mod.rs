@@ -18,3 +18,4 @@ pub mod release;
 pub mod reporter;
 pub mod run;
 pub mod table;
+pub mod width;

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::config::Progress;
 use super::format::{ascii, python_json};
+use super::width::{self, fold};
 use crate::qrexec::Pending;
 use crate::report::{Message, Meter, Phase, Reporter};
 use crate::untrusted::displayable;
@@ -30,6 +31,7 @@ const CELLS: u64 = 20;
 pub struct Terminal {
     style: Style,
     is_terminal: bool,
+    quiet: bool,
     bars: MultiProgress,
     json: RefCell<Option<Box<dyn Write>>>,
     json_on_stderr: bool,
@@ -76,7 +78,9 @@ impl Terminal {
             Progress::None => Style::None,
             _ if quiet => Style::None,
             Progress::Plain => Style::Line,
-            Progress::Auto if is_terminal => Style::Bars,
+            Progress::Auto if is_terminal && std::env::var_os("TERM").is_some_and(|term| term != "dumb") => {
+                Style::Bars
+            }
             Progress::Auto => Style::Line,
         };
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
@@ -85,6 +89,7 @@ impl Terminal {
         Ok(Self {
             style,
             is_terminal,
+            quiet,
             bars,
             json: RefCell::new(json),
             json_on_stderr,
@@ -106,7 +111,7 @@ impl Terminal {
     /// Writes a line to standard error.
     pub fn line(&self, text: &str) {
         let text = displayable(text, true);
-        let text = if self.is_terminal { text } else { ascii(&text) };
+        let text = if self.is_terminal { fitted(&text) } else { ascii(&text) };
         // Nobody is left to be told when standard error is gone.
         self.bars.suspend(|| drop(writeln!(io::stderr(), "{text}")));
     }
@@ -121,6 +126,10 @@ impl Terminal {
 
 impl Reporter for Terminal {
     fn say(&self, message: &Message<'_>) {
+        // What reads the original's lines gets the original's lines, as long as there is nothing to add.
+        if matches!(message, Message::Summary { well: true, .. }) && (!self.is_terminal || self.quiet) {
+            return;
+        }
         let text = message.to_string();
         if let Message::Warning(text) = message {
             self.warnings.borrow_mut().push(displayable(text, true));
@@ -136,7 +145,13 @@ impl Reporter for Terminal {
 
     fn phase<'a>(&'a self, phase: Phase, subject: &'a str, total: Option<u64>) -> Box<dyn Meter + 'a> {
         let bar = match self.style {
-            Style::Bars => self.bars.add(bar(phase, subject, total)),
+            Style::Bars => {
+                let bar = self.bars.add(bar(phase, subject, total));
+                if total.is_none() {
+                    bar.enable_steady_tick(Duration::from_millis(250));
+                }
+                bar
+            }
             _ => ProgressBar::hidden(),
         };
         let now = Instant::now();
@@ -149,6 +164,7 @@ impl Reporter for Terminal {
             begun: now,
             told: None,
             done: 0,
+            drawn: 0,
             ended: false,
         };
         meter.tell("begin");
@@ -163,9 +179,11 @@ impl Reporter for Terminal {
             let asked = self.bars.suspend(|| {
                 if self.answers_on_stdout.get() {
                     let mut out = io::stdout();
+                    let question =
+                        width::columns(&out).map_or_else(|| question.clone(), |room| fold(&question, room));
                     out.write_all(question.as_bytes()).and_then(|()| out.flush())
                 } else {
-                    io::stderr().write_all(question.as_bytes())
+                    io::stderr().write_all(fitted(&question).as_bytes())
                 }
             });
             asked?;
@@ -195,6 +213,8 @@ struct Shown<'a> {
     begun: Instant,
     told: Option<Instant>,
     done: u64,
+    /// Columns of the line that was drawn last.
+    drawn: usize,
     ended: bool,
 }
 
@@ -223,8 +243,14 @@ impl Shown<'_> {
             }));
         } else if self.has_line() {
             let line = ascii(&displayable(&line(self.subject, self.done, self.total, self.rate()), false));
+            let line = match width::columns(io::stderr()) {
+                Some(columns) => line.chars().take(columns - 1).collect(),
+                None => line,
+            };
             let end = if event == "done" || event == "failed" { "\n" } else { "" };
-            let _ = write!(io::stderr(), "\r{line}{end}");
+            // What is shorter than the line before it covers all of that.
+            let _ = write!(io::stderr(), "\r{line:<0$}{end}", self.drawn);
+            self.drawn = line.len();
         }
     }
 }
@@ -255,22 +281,30 @@ impl Drop for Shown<'_> {
 }
 
 fn bar(phase: Phase, subject: &str, total: Option<u64>) -> ProgressBar {
+    // Drawn where it is added, not before.
+    let hidden = ProgressDrawTarget::hidden;
     let (bar, template) = match total {
         Some(total) => (
-            ProgressBar::new(total),
-            "{prefix} {wide_msg} {percent:>3}% [{bar:20}] {bytes:>10} {bytes_per_sec:>12} {eta:>4}",
+            ProgressBar::with_draw_target(Some(total), hidden()),
+            match width::columns(io::stderr()) {
+                Some(0..60) => "{wide_msg} {percent:>3}% {eta:>4}",
+                Some(60..100) => "{prefix} {wide_msg} {percent:>3}% {bytes:>10} {bytes_per_sec:>12} {eta:>4}",
+                _ => "{prefix} {wide_msg} {percent:>3}% [{bar:20}] {bytes:>10} {bytes_per_sec:>12} {eta:>4}",
+            },
         ),
-        None => (ProgressBar::new_spinner(), "{prefix} {wide_msg} {spinner} {elapsed}"),
+        None => (ProgressBar::with_draw_target(None, hidden()), "{prefix} {wide_msg} {spinner} {elapsed}"),
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("#>-").tick_chars("|/-\\ "));
     }
     bar.set_prefix(format!("{:<10}", word(phase)));
     bar.set_message(displayable(subject, false));
-    if total.is_none() {
-        bar.enable_steady_tick(Duration::from_millis(250));
-    }
     bar
+}
+
+/// A text for the terminal on standard error, no wider than that.
+fn fitted(text: &str) -> String {
+    width::columns(io::stderr()).map_or_else(|| text.to_owned(), |columns| fold(text, columns))
 }
 
 /// One line of ASCII, in the manner of the original's.

@@ -1,20 +1,23 @@
 //! From arguments to an exit status: parse, gather settings, run the use case, show what came of it.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
 
 use super::args::{Stop, Typed};
-use super::config::{Environment, Settings};
+use super::config::{Environment, Reuse, Settings};
 use super::exit::Status;
 use super::output;
 use super::reporter::Terminal;
 use super::table::{Command, Opt};
-use super::{docs, help};
+use super::{docs, help, width};
+use crate::admin::AdminApi;
 use crate::cancel::Cancel;
-use crate::catalogue::Sources;
+use crate::catalogue::{Catalogue, Sources};
 use crate::install::Verb;
 use crate::ledger::Ledger;
+use crate::query_cache::QueryCache;
 use crate::report::Failure;
 use crate::template::TemplateSpec;
 
@@ -54,7 +57,7 @@ pub fn run(args: &[String]) -> ExitCode {
     match result {
         Ok(_) if json && typed.command.changes() => {}
         Ok(done) if json => show(&output::envelope(name, &done.json, &done.warnings)),
-        Ok(done) => show(&done.text),
+        Ok(done) => show(&fitted(&typed, done.text)),
         Err(failure) => {
             if json && !typed.command.changes() {
                 show(&output::failure(name, status, &failure));
@@ -63,6 +66,15 @@ pub fn run(args: &[String]) -> ExitCode {
         }
     }
     status.into()
+}
+
+/// A result as it goes to standard output: on a terminal no wider than that, unless it is for a program.
+fn fitted(typed: &Typed, text: String) -> String {
+    let machine = typed.has(Opt::MachineReadable) || typed.has(Opt::MachineReadableJson);
+    match width::columns(std::io::stdout()) {
+        Some(columns) if !machine && typed.command != Command::Docs => width::fold(&text, columns),
+        _ => text,
+    }
 }
 
 fn begin(typed: &Typed, ledger: &Ledger) -> Result<Done, Failure> {
@@ -160,7 +172,28 @@ impl Run<'_> {
             options: self.settings.repo_options.clone(),
             releasever: self.settings.releasever.value.clone(),
             refresh: self.typed.has(Opt::Refresh),
+            bounds: self.settings.limits.bounds(),
         }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// The catalogue of these sources, with what a person at a terminal is offered beside it.
+    pub fn catalogue<'c>(&'c self, api: &'c dyn AdminApi, sources: &'c Sources) -> Catalogue<'c>
+    where
+        'a: 'c,
+    {
+        let catalogue =
+            Catalogue::new(api, self.terminal, sources).proposing(std::io::stderr().is_terminal());
+        let has = |opt| self.typed.has(opt);
+        let machine = has(Opt::MachineReadable) || has(Opt::MachineReadableJson);
+        let shown = match self.settings.query_cache.value {
+            Reuse::Never => return catalogue,
+            Reuse::Always => !machine,
+            Reuse::Auto => !machine && !has(Opt::Json) && std::io::stdout().is_terminal(),
+        };
+        let age = self.settings.limits.query_age.value;
+        catalogue.keeping(QueryCache::new(&self.settings.cachedir.value, age), shown)
     }
 }
 

@@ -220,7 +220,7 @@ pub static GLOBAL: &[OptDef] = &[
     OptDef::value(Opt::DisableRepo, "disablerepo", "ID", "Disable a repository; may be repeated"),
     OptDef::value(Opt::RepoId, "repoid", "ID", "Use only these repositories; may be repeated"),
     OptDef::value(Opt::Releasever, "releasever", "VERSION", "Release of Qubes OS to look for"),
-    OptDef::flag(Opt::Refresh, "refresh", "Make the repositories' metadata fresh before they are asked"),
+    OptDef::flag(Opt::Refresh, "refresh", "Ask the repositories anew, with fresh metadata"),
     OptDef::value(Opt::CacheDir, "cachedir", "DIR", "Directory for packages that are kept"),
     OptDef::flag(Opt::KeepCache, "keep-cache", "Keep downloaded packages after they are installed"),
     OptDef::flag(Opt::Yes, "yes", "Take every question as answered with yes"),
@@ -590,7 +590,8 @@ pub static COMMANDS: &[CommandDef] = &[
     CommandDef {
         original: false,
         details: "Prints every setting with its value and where that comes from: the command line, the user's \
-                  `~/.config/qubes/qvm-template.toml`, `/etc/qubes/qvm-template.toml` or the default. What is \
+                  `~/.config/qubes/qvm-template.toml`, `/etc/qubes/qvm-template.toml` or the default. Limits stand in \
+                  a table `[limits]` there; times are seconds or as in `20m`, sizes bytes or as in `32M`. What is \
                   remembered between runs lies in `state-dir`: /var/lib/qvm-template for root, else \
                   `~/.local/state/qvm-template`.",
         ..CommandDef::new(Command::Config, "config", "", "Show the effective settings")

@@ -13,7 +13,6 @@ use super::request::Id;
 use super::serve::{Desk, No, build};
 use crate::catalogue::{Catalogue, Sources};
 use crate::download::keyring_of;
-use crate::report::{Phase, Reporter as _};
 use crate::template::select::{Presence, SelectError, Selector};
 use crate::template::{Installed, Offer, RepoId, TemplateName, TemplateSpec};
 
@@ -64,9 +63,7 @@ pub async fn choose(
     let sources = desk.sources(&repositories);
     let catalogue = Catalogue::new(desk.api, lines, &sources);
     let spec = specification(name.as_str())?;
-    let meter = lines.phase(Phase::Query, name.as_str(), None);
     let found = desk.cancel.or(catalogue.search(Some(&spec))).await?;
-    meter.finish();
     let version = desk.request.version.as_ref().map(|v| specification(&format!("{name}-{v}"))).transpose()?;
     let fits = |offer: &&Offer| {
         // `debian-13` may also be version 13 of `debian`, and the reply is the UpdateVM's to write.

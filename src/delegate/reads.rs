@@ -13,7 +13,6 @@ use super::serve::{Desk, No};
 use crate::catalogue::Catalogue;
 use crate::census::{self, Fields};
 use crate::list::{self, Entry, Listing, Status, Wanted};
-use crate::report::{Phase, Reporter as _};
 use crate::search::{self, Scope};
 use crate::template::{Installed, RepoId, TemplateSpec};
 
@@ -126,9 +125,7 @@ pub async fn list(desk: &Desk<'_>) -> Result<Value, No> {
     let lines = Lines::new(desk.outbox, &desk.records, "", "");
     let sources = desk.sources(&repositories);
     let catalogue = Catalogue::new(desk.api, &lines, &sources);
-    let meter = lines.phase(Phase::Query, "templates", None);
     let listing = desk.cancel.or(list::run(desk.api, &catalogue, &wanted)).await?;
-    meter.finish();
     let listing = visible(desk, listing).await;
     let rows: Vec<Row> = listing
         .groups
@@ -195,9 +192,7 @@ pub async fn search(desk: &Desk<'_>) -> Result<Value, No> {
     let catalogue = Catalogue::new(desk.api, &lines, &sources);
     let mut pool: Vec<Entry> = Vec::new();
     if !repositories.is_empty() {
-        let meter = lines.phase(Phase::Query, "templates", None);
         let found = desk.cancel.or(catalogue.search(None)).await?;
-        meter.finish();
         let granted = found
             .reply
             .offers

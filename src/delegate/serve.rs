@@ -378,6 +378,7 @@ impl Desk<'_> {
             options: repositories.iter().map(|repo| RepoOption::Only(repo.to_string())).collect(),
             releasever: settings.releasever.value.clone(),
             refresh: false,
+            bounds: settings.limits.bounds(),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::admin::{CallError, Pending, QubeApi, bounded, system};
 use crate::census;
 use crate::download::{blocking, check_local, keyring_of, not_selected, qube_name};
 use crate::ledger::Build;
-use crate::report::{Failure, Message};
+use crate::report::{Failure, Message, Phase};
 use crate::template::installed::{FEATURES, Installed};
 use crate::template::select::{Presence, Selector, names};
 use crate::template::{Offer, RepoId, TemplateSpec};
@@ -46,9 +46,12 @@ impl Run<'_, '_> {
             true => None,
             false => Some(keyring_of(&[self.catalogue.default_key()?])?),
         };
+        let subject = path.display().to_string();
+        let meter = self.reporter.phase(Phase::Verify, &subject, None);
         let (path, cache, certificates) = (path.to_owned(), self.order.cache.clone(), keyring.clone());
         let checked = blocking(move || check_local(&path, &cache, certificates.as_ref()));
         let verified = self.cancel.or(checked).await?;
+        meter.finish();
         self.admission.package(&verified, &RepoId::command_line(), keyring.as_ref())?;
         Ok(verified)
     }
@@ -79,7 +82,10 @@ impl Run<'_, '_> {
             let selection = match selected {
                 // One that a pattern means, and that no repository has any more.
                 Err(_) if renamed.as_ref().is_some_and(|renamed| !renamed.literal) => continue,
-                other => other.map_err(|error| not_selected(self.reporter, &found, &error))?,
+                Ok(selection) => selection,
+                Err(error) => {
+                    return Err(not_selected(self.catalogue, self.reporter, &found, &error).await);
+                }
             };
             let state = match self.order.verb {
                 Verb::Downgrade => "of lowest version",

@@ -8,10 +8,10 @@ impl Run<'_, '_> {
     /// Says what became of each template.
     pub(super) fn sum_up(&self) {
         let entries = self.ledger.entries();
-        self.reporter.say(&Message::Note("Summary:"));
-        for entry in &entries {
-            self.reporter.say(&Message::Note(&format!("  {}: {}", entry.name, line(entry))));
-        }
+        let lines = entries.iter().map(|entry| format!("\n  {}: {}", entry.name, line(entry)));
+        let text = format!("Summary:{}", lines.collect::<String>());
+        let well = !entries.iter().any(|entry| matches!(entry.ending, Ending::Failed | Ending::NotFinalized));
+        self.reporter.say(&Message::Summary { text: &text, well });
     }
 }
 

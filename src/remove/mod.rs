@@ -16,6 +16,7 @@ use crate::cancel::Cancel;
 use crate::ledger::{Action, Ending, Ledger, Trouble};
 use crate::lock::Lock;
 use crate::report::{Failure, Message, Reporter};
+use crate::spelling;
 use dependencies::System;
 use plan::{Plan, Reach};
 
@@ -79,7 +80,7 @@ pub async fn run(
         if options.dry_run {
             return would_be_removed(api, reporter, names, options.own).await;
         }
-        confirm(reporter, names, options).await?;
+        confirm(reporter, names, &qubes, options).await?;
         return cancel.or(remove_plainly(api, reporter, names, ledger)).await;
     }
     let system = System::read(api).await?;
@@ -96,7 +97,7 @@ pub async fn run(
     if options.dry_run {
         return Ok(());
     }
-    confirm(reporter, &plan.goes, options).await?;
+    confirm(reporter, &plan.goes, &qubes, options).await?;
     if !plan.obstacles.is_empty() {
         return Err(refused(reporter, &plan));
     }
@@ -133,7 +134,9 @@ fn check(names: &[String], qubes: &[system::Qube], options: Options<'_>) -> Resu
     let mut seen = BTreeSet::new();
     for name in names {
         let Some(qube) = qubes.iter().find(|qube| qube.name == *name) else {
-            return Err(Failure::Usage(format!("no such domain: '{name}'")));
+            let names = qubes.iter().filter(|qube| qube.is_template() || options.force);
+            let alike = spelling::templates(name, names.map(|qube| qube.name.as_str()));
+            return Err(Failure::Usage(format!("no such domain: '{name}'{}", spelling::question(&alike))));
         };
         if qube.class == "AdminVM" {
             return Err(Failure::Usage(format!("Domain '{name}' cannot be removed.")));
@@ -151,19 +154,31 @@ fn check(names: &[String], qubes: &[system::Qube], options: Options<'_>) -> Resu
     Ok(())
 }
 
-async fn confirm(reporter: &dyn Reporter, names: &[String], options: Options<'_>) -> Result<(), Failure> {
+async fn confirm(
+    reporter: &dyn Reporter,
+    names: &[String],
+    qubes: &[system::Qube],
+    options: Options<'_>,
+) -> Result<(), Failure> {
     const TEXT: &str = "This will completely remove the selected VM(s)";
     if !options.ask {
         return Ok(());
     }
     let times = if options.mode == Mode::Purge { 3 } else { 1 };
+    // Rule R27: a person is told what is no template. Elsewhere the names stand alone, as ever.
+    let class = |name: &String| {
+        let qube = qubes.iter().find(|qube| qube.name == *name).filter(|qube| !qube.is_template());
+        qube.filter(|_| options.show_plan)
+            .map_or_else(|| name.clone(), |qube| format!("{name} ({})", qube.class))
+    };
+    let names: Vec<String> = names.iter().map(class).collect();
     for time in 1..=times {
         let text = if times == 1 {
             format!("{TEXT}...")
         } else {
             format!("{TEXT} (confirmation {time} of {times})...")
         };
-        if !reporter.confirm(&text, names).await.map_err(|e| Failure::new(e.to_string()))? {
+        if !reporter.confirm(&text, &names).await.map_err(|e| Failure::new(e.to_string()))? {
             return Err(Failure::Declined);
         }
     }

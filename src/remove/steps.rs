@@ -134,7 +134,8 @@ impl Steps<'_> {
             QubeApi::new(self.api, name).shutdown_and_wait().await?;
         }
         self.kill(&self.plan.kills_first).await?;
-        let dummy = self.dummy().await?;
+        let needed = self.plan.changes.iter().any(|change| change.new == NewValue::Dummy);
+        let dummy = if needed { self.dummy().await? } else { String::new() };
         for change in &self.plan.changes {
             self.change(change, &dummy).await?;
         }

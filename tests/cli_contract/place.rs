@@ -88,6 +88,11 @@ impl Place {
         Ok(())
     }
 
+    /// Where the sandbox is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where a file of a qube is.
     pub fn path(&self, qube: &str, path: &str) -> PathBuf {
         self.root.join("qubes").join(qube).join("root").join(path)

@@ -60,7 +60,7 @@ pub fn replay(folder: &Folder, declared: &Differences, step: usize) -> anyhow::R
     for case in &mut cases {
         case.stdout = text::with_our_sizes(&case.stdout, world.packages());
     }
-    let kept = AllKept::read(&folder.kept());
+    let kept = AllKept::read(&folder.kept(), declared, folder.is_own())?;
 
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, CaseResult)>> = Mutex::default();

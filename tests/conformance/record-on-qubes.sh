@@ -6,7 +6,8 @@
 #
 #     sh record-on-qubes.sh [-o FOLDER] [--changes TEMPLATE.rpm]
 #
-# It only reads, unless --changes names a template package that may be installed, reinstalled and removed again.
+# Some of what it asks is not granted to a management qube, so that refusals are recorded too: the desktop shows a
+# message for each of those. It only reads, unless --changes names a template package that may be installed, reinstalled and removed again.
 # Nothing is sent anywhere: look at FOLDER (qubes-recordings without -o) and attach it to a report. The recordings
 # hold the names, features and tags of the qubes that this qube may see, and what the repositories said.
 set -eu
@@ -17,7 +18,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         -o) folder=$2; shift 2 ;;
         --changes) package=$2; shift 2 ;;
-        *) sed -n '5,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '5,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 [ -x /usr/bin/qrexec-client-vm ] || { echo "this is no qube: there is no /usr/bin/qrexec-client-vm" >&2; exit 1; }

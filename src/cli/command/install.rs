@@ -4,7 +4,6 @@ use serde_json::json;
 
 use crate::admin;
 use crate::admission::{Admission, Wish};
-use crate::catalogue::Catalogue;
 use crate::cli::config::directory;
 use crate::cli::output;
 use crate::cli::run::{Done, Run};
@@ -23,7 +22,7 @@ impl Run<'_> {
         }
         let order = self.order(verb)?;
         let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let catalogue = self.catalogue(api.as_ref(), &sources);
         let work = install::run(api.as_ref(), &catalogue, self.terminal, self.cancel, &order, self.ledger);
         let summary = work.await?;
         Ok(Done {
@@ -63,7 +62,7 @@ impl Run<'_> {
 
     pub(in crate::cli) async fn download(&self) -> Result<Done, Failure> {
         let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let catalogue = self.catalogue(api.as_ref(), &sources);
         let demands = self.settings.demands();
         let named = &self.typed.positionals;
         let admission = Admission::new(&demands, Wish::Newest, named, catalogue.options(), self.terminal);

@@ -1,9 +1,11 @@
 //! `list`, `info`, `search`: what is installed and what repositories offer.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::admin;
-use crate::catalogue::Catalogue;
 use crate::cli::marks;
 use crate::cli::output::{self, Form};
 use crate::cli::run::{Done, Run};
@@ -11,6 +13,7 @@ use crate::cli::table::Opt;
 use crate::list::{self, Wanted};
 use crate::report::Failure;
 use crate::search::{self, Scope};
+use crate::spelling;
 
 impl Run<'_> {
     pub(in crate::cli) async fn list(&self, details: bool) -> Result<Done, Failure> {
@@ -31,11 +34,12 @@ impl Run<'_> {
             provenance: on_terminal || has(Opt::Json),
         };
         let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let catalogue = self.catalogue(api.as_ref(), &sources);
         let listing = self.cancel.or(list::run(api.as_ref(), &catalogue, &wanted)).await?;
         if listing.groups.is_empty() {
             listing.warnings.iter().for_each(|line| self.terminal.line(line));
-            return Err(Failure::Usage("No matching templates to list".to_owned()));
+            let question = spelling::question(&listing.alike);
+            return Err(Failure::Usage(format!("No matching templates to list{question}")));
         }
         let form = if has(Opt::MachineReadable) {
             Form::Pipe
@@ -52,7 +56,7 @@ impl Run<'_> {
         };
         Ok(Done {
             text,
-            json: output::listing_json(&listing, details),
+            json: with_age(output::listing_json(&listing, details), catalogue.age()),
             warnings: listing.warnings,
             ..Done::default()
         })
@@ -61,14 +65,22 @@ impl Run<'_> {
     pub(in crate::cli) async fn search(&self) -> Result<Done, Failure> {
         let scope = if self.typed.has(Opt::All) { Scope::Everything } else { Scope::Main };
         let (api, sources) = (admin::connect(), self.sources());
-        let catalogue = Catalogue::new(api.as_ref(), self.terminal, &sources);
+        let catalogue = self.catalogue(api.as_ref(), &sources);
         let work = search::run(api.as_ref(), &catalogue, &self.typed.positionals, scope);
         let hits = self.cancel.or(work).await?;
         Ok(Done {
             text: output::hits(&hits),
-            json: output::hits_json(&hits),
+            json: with_age(output::hits_json(&hits), catalogue.age()),
             warnings: hits.warnings,
             ..Done::default()
         })
     }
+}
+
+/// Says of a result how many seconds ago the repositories were asked, where that was not just now.
+fn with_age(mut result: Value, age: Option<Duration>) -> Value {
+    if let (Some(object), Some(age)) = (result.as_object_mut(), age) {
+        object.insert("query_age".to_owned(), json!(age.as_secs()));
+    }
+    result
 }

@@ -16,6 +16,7 @@ use super::case::Case;
 use super::compare;
 use super::place::Outcome;
 use super::text;
+use crate::differences::Differences;
 use crate::recording::kept_here;
 use crate::support::packages::Packages;
 
@@ -30,6 +31,8 @@ use crate::support::packages::Packages;
 /// | `requests` | number of requests to the UpdateVM |
 /// | `files_after` | as recorded |
 /// | `same` | names of the above that are as recorded |
+/// | `stderr_lines` | true: the recorded lines of standard error, each as often, in any order |
+/// | `calls_without` | a word: the recorded changing calls but those that hold it |
 /// | `no_less_calls` | true: the recorded changing calls in their order, and perhaps more |
 pub fn by_case(
     expect: &toml::Table,
@@ -57,6 +60,12 @@ pub fn by_case(
             "requests" => wanted.as_integer() == i64::try_from(outcome.book.requests.len()).ok(),
             "files_after" => texts() == outcome.files_after.iter().map(String::as_str).collect::<Vec<_>>(),
             "same" => texts().iter().all(|field| compare::same(field, case, outcome, packages)),
+            "stderr_lines" => text::equal(&case.stderr, &outcome.stderr, true),
+            "calls_without" => texts().iter().all(|word| {
+                let mut left = case.clone();
+                left.calls.retain(|call| !call.to_string().contains(word));
+                compare::same("calls", &left, outcome, packages)
+            }),
             "no_less_calls" => compare::no_less_calls(case, outcome, packages),
             _ => return Err(format!("the entry expects {key}, which is not known")),
         };
@@ -221,7 +230,8 @@ pub fn by_rule(
     if std::env::var_os("CLI_KEEP").is_some() {
         return kept.write(all).map_err(|error| format!("{error:#}"));
     }
-    match all.0.get(&kept.id) {
+    match all.by_id.get(&kept.id) {
+        None if all.all => Err("instead.jsonl has no line for it; CLI_KEEP=1 writes one".to_owned()),
         Some(before) if before.recorded == kept.recorded && before != &kept => {
             Err(format!("it was otherwise before:\n{before:#?}\nnow\n{kept:#?}"))
         }
@@ -358,14 +368,26 @@ struct Kept {
 
 /// The outcomes of all cases as they were, by name.
 #[derive(Debug, Default)]
-pub struct AllKept(BTreeMap<String, Kept>);
+pub struct AllKept {
+    by_id: BTreeMap<String, Kept>,
+    /// Whether every case that a rule speaks of must be among them.
+    all: bool,
+}
 
 impl AllKept {
-    /// Reads them.
-    pub fn read(path: &Path) -> Self {
+    /// Reads them; `all`: those of the recordings that come with this tree.
+    pub fn read(path: &Path, declared: &Differences, all: bool) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        let kept = text.lines().filter_map(|line| serde_json::from_str::<Kept>(line).ok());
-        Self(kept.map(|kept| (kept.id.clone(), kept)).collect())
+        let mut by_id = BTreeMap::new();
+        for line in text.lines() {
+            let kept: Kept =
+                serde_json::from_str(line).with_context(|| format!("reading {}", path.display()))?;
+            // What has an entry of its own is checked by that; a line here would be a leftover that nobody compares.
+            let leftover = declared.case("cli", &kept.id).is_some();
+            anyhow::ensure!(!leftover, "{}: '{}' has an entry in differences.toml", path.display(), kept.id);
+            by_id.insert(kept.id.clone(), kept);
+        }
+        Ok(Self { by_id, all })
     }
 }
 
@@ -398,7 +420,7 @@ impl Kept {
         static WRITING: std::sync::Mutex<BTreeMap<String, Kept>> = std::sync::Mutex::new(BTreeMap::new());
         let mut all = WRITING.lock().map_err(|_| anyhow::anyhow!("another thread broke down"))?;
         if all.is_empty() {
-            all.clone_from(&before.0);
+            all.clone_from(&before.by_id);
         }
         all.insert(self.id.clone(), self);
         let mut text = String::new();
