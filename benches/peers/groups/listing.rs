@@ -38,7 +38,7 @@ pub fn start(bench: &Bench) -> Result<Vec<RowResult>> {
         [
             command(&["qvm-template", "--help"]),
             command(&["qvm-template", "list", "--installed"]),
-            command(&["qvm-template", "info", "tpl-7"]),
+            command(&["qvm-template", "info", "--installed", "tpl-7"]),
             command(&["/usr/bin/python3", "-c", IMPORTS]),
         ],
     )?;
@@ -46,7 +46,7 @@ pub fn start(bench: &Bench) -> Result<Vec<RowResult>> {
     Ok(vec![
         row("start-help", "wall s, --help; python3 importing argparse, json and subprocess", &help),
         row("start-list", "wall s, list --installed with 30 templates; the same", &list),
-        row("start-info", "wall s, info NAME with 30 templates; the same", &info),
+        row("start-info", "wall s, info --installed NAME with 30 templates; the same", &info),
     ])
 }
 
