@@ -10,7 +10,7 @@
 //! 4. The payload is read into the spool and compared with the signed header ([`payload`]).
 //! 5. Files that are in the way are treated as rpm treats them: those of other packages refuse, `%config(noreplace)`
 //!    stands beside as `.rpmnew`, other configuration is kept as `.rpmorig`, everything else is replaced.
-//! 6. Owners are looked up in the tree ([`users`]); unknown ones refuse, where rpm would take root and keep the set-id bit.
+//! 6. Owners are looked up in the tree ([`mod@users`]); unknown ones refuse, where rpm would take root and keep the set-id bit.
 //! 7. File triggers of the tree's packages that the files would fire are judged like scripts.
 //! 8. `/etc/.updated` and `/var/.updated` go, so that the template's own units catch up when it starts.
 //!
