@@ -231,6 +231,29 @@ fn texts(put: &dyn Fn(&str, &str, &[u8])) {
         b"repo-files = ['/a/*.repo']\nretries = 3\nmax-image-size = '40G'\nkeep-cache = true\n",
     );
     put("config", "size", b"40GiB");
+    put(
+        "delegate_request",
+        "install",
+        br#"{"schema":1,"version":"0:4.3-1","repository":"itl","pool":"p","on-hangup":"cancel"}"#,
+    );
+    put(
+        "delegate_request",
+        "search",
+        br#"{"schema":1,"keywords":["debian 13"],"everything":true,"show":["installed"]}"#,
+    );
+    put(
+        "grants",
+        "two",
+        b"version = 1\n[[grant]]\ncaller = \"help-desk\"\nverbs = [\"list\", \"install\"]\ntemplates = [\"debian-*\"]\n\
+          repositories = [\"itl\"]\nmax-image-size = \"10 GiB\"\n[[grant]]\ncaller = \"@tag:t\"\nverbs = [\"remove\"]\n\
+          templates = [\"*\"]\nwhose = \"shared\"\n",
+    );
+    put(
+        "delegate_answer",
+        "install",
+        b"{\"event\":\"job\",\"state\":\"waiting\"}\n{\"event\":\"begin\",\"phase\":\"import\",\"template\":\"a\",\"total\":3}\n\
+          {\"event\":\"message\",\"text\":\"x\"}\n{\"result\":\"done\",\"exit\":0}\n",
+    );
     put("admin_reply", "data", b"0\0dom0 class=AdminVM state=Running\nx class=AppVM state=Halted\n");
     put("admin_reply", "exception", b"2\0QubesVMNotFoundError\0\0No such domain: %r\0x\0");
     put("admin_reply", "percent", b"2\0QubesException\0trace\0100%% %s of %d\0a\0b\0");
