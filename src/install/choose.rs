@@ -99,7 +99,8 @@ impl Run<'_, '_> {
             }
             for offer in selection.chosen {
                 let qube = renamed.as_ref().map_or(&offer.name, |renamed| &renamed.qube).clone();
-                let is_literal = renamed.as_ref().map_or(!spec.is_pattern(), |renamed| renamed.literal);
+                let is_literal =
+                    renamed.as_ref().map_or_else(|| !spec.is_pattern(), |renamed| renamed.literal);
                 if is_literal && !literal.insert(qube.clone()) {
                     return Err(twice(&qube));
                 }
