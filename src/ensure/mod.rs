@@ -161,7 +161,10 @@ pub async fn finalized(
     dry_run: bool,
     ledger: &Ledger,
 ) -> Result<Outcome, Failure> {
-    let Some(installed) = census::one(desk.api, name).await? else {
+    // dom0 denies whatever is asked of a qube that is not there.
+    let there = system::list(desk.api).await?.iter().any(|qube| qube.name == name && qube.is_template());
+    let installed = if there { census::one(desk.api, name).await? } else { None };
+    let Some(installed) = installed else {
         return Err(Failure::Usage(format!("Template '{name}' not already installed.")));
     };
     let build = Build::of_installed(&installed);
