@@ -9,8 +9,10 @@ qvm-template-packages:
     - reload_modules: True
 {%- endif %}
 {%- if program.source is defined %}
-{%- for name, hash in program.hashes.items() %}
-{{ root }}{{ program.directory }}/{{ name }}:
+{#- What a service file starts is where the service files look for it. #}
+{%- set of_services = ["qvm-template-delegate", "qubes-template-service"] %}
+{%- for name, hash in program.hashes | dictsort %}
+{{ root }}{{ "/usr/lib/qubes" if name in of_services else program.directory }}/{{ name }}:
   file.managed:
     - source: {{ (program.source ~ '/' ~ name) | json }}
     {{ checked(program.source, hash) }}
@@ -33,6 +35,9 @@ qvm-template-is-there:
         binds+=( '/etc/qubes/qvm-template.toml' )
         binds+=( '/etc/qubes/qvm-template-grants.toml' )
         binds+=( '/var/lib/qvm-template' )
+        {%- for name in ["qvm-template-delegate", "qubes-template-service"] if program.source is defined and name in program.hashes %}
+        binds+=( '/usr/lib/qubes/{{ name }}' )
+        {%- endfor %}
         {%- for service in settings.services %}
         binds+=( '/etc/qubes-rpc/{{ service }}' )
         {%- endfor %}

@@ -124,14 +124,26 @@ class Management(support.SaltCase):
         self.assertEqual(self.apply("", pillar), {})
 
     def test_what_is_granted_is_what_the_program_reads(self):
-        pillar = support.pillar("help-desk")
-        self.apply("config", pillar)
-        text = (CONFIGURATION / "qvm-template-grants.toml").read_text()
-        self.assertIn('caller = "help-desk"', text)
-        self.assertIn("max-templates = 3", text)
+        for role, caller in [("help-desk", "@tag:template-helpdesk"), ("auditor", "@tag:template-auditor")]:
+            self.apply("config", support.pillar(role))
+            read = self.salt.cmd("qvm_template.call", "grants", names=["check"])["result"]
+            self.assertEqual(read["grants"], 1)
+            self.assertIn(caller, json.dumps(read["matrix"]))
         # Without grants in the pillar nobody is granted anything.
         self.apply("config", {"qvm_template": {}})
         self.assertFalse((CONFIGURATION / "qvm-template-grants.toml").exists())
+
+    def test_each_role_offers_the_services_that_its_policy_names(self):
+        for role in ("help-desk", "auditor"):
+            pillar = support.pillar(role)["qvm_template"]
+            (rules,) = [file for file in pillar["policy"]["files"] if file.startswith("31-")]
+            text = pathlib.Path(f"/t/repository/qrexec-policy/{rules}").read_text()
+            named = {line.split()[0] for line in text.splitlines() if line.startswith("template.")}
+            self.assertEqual(set(pillar["services"]), named)
+            verbs = {f"template.{verb.capitalize()}" for verb in pillar["grants"]["grant"][0]["verbs"]}
+            self.assertEqual(verbs, named)
+            self.apply("services", {"qvm_template": pillar})
+            self.assertEqual(self.apply("services", {"qvm_template": pillar}), {})
 
     def test_the_orchestration_renders(self):
         pillar = {"template": "demo", "build": "1.0-1"}
