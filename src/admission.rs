@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 
+use crate::confine;
 use crate::repo::choice::RepoOption;
 use crate::report::{Failure, Message, Reporter};
 use crate::root_image::Limits;
@@ -104,6 +105,9 @@ impl<'a> Admission<'a> {
         options: &'a [RepoOption],
         reporter: &'a dyn Reporter,
     ) -> Self {
+        if let Some(warning) = confine::walls().ok().and_then(confine::Walls::missing) {
+            reporter.say(&Message::Warning(warning));
+        }
         let specs = named.iter().filter_map(|text| TemplateSpec::new(text).ok()).collect();
         Self { demands, wish, specs, options, reporter, now: SystemTime::now() }
     }

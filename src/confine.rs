@@ -6,11 +6,12 @@
 //!
 //! | layer | takes away | where the kernel lacks it |
 //! |---|---|---|
-//! | seccomp | every system call but those of [`ALLOWED`]; memory that can be executed; new processes (new threads inherit all this) | the thread runs without |
-//! | Landlock | opening, making or executing any file, TCP, signals and abstract sockets outside | the thread runs without; older kernels know fewer of these |
+//! | seccomp | every system call but those of [`ALLOWED`]; memory that can be executed; new processes (new threads inherit all this) | Landlock alone holds the thread |
+//! | Landlock | opening, making or executing any file, TCP, signals and abstract sockets outside | seccomp alone holds the thread; older kernels know fewer of these |
 //!
-//! Every kernel that Qubes ships has both. Without them all checks of this crate are the same; what is missing is the
-//! second wall behind them. [`Walls`] says what is in force, so that it can be shown.
+//! Every kernel that Qubes ships has both, and each is enough to keep a thread from files, network and programs. Where
+//! there is neither, the thread runs without walls: all checks of this crate are the same, what is missing is what would
+//! hold a fault in them, and every run that takes a package says so ([`Walls::missing`]).
 
 use std::io;
 use std::sync::OnceLock;
@@ -32,6 +33,25 @@ pub struct Walls {
     pub seccomp: bool,
     /// Files and network are out of reach.
     pub landlock: bool,
+}
+
+impl Walls {
+    /// What to say about walls that are not there; nothing while one of them stands.
+    #[must_use]
+    pub fn missing(self) -> Option<&'static str> {
+        let warning = "this kernel has neither seccomp nor Landlock: packages are checked as ever, but the code that reads \
+                       them keeps the rights of this program";
+        (!self.seccomp && !self.landlock).then_some(warning)
+    }
+}
+
+/// What holds a confined thread on this machine.
+///
+/// # Errors
+/// If no thread can be started.
+pub fn walls() -> io::Result<Walls> {
+    let thread = thread::Builder::new().name("confined".to_owned()).spawn(this_thread)?;
+    thread.join().map_err(|_| io::Error::other("the confined thread failed"))
 }
 
 /// Takes the rights of the calling thread away, for good.
@@ -157,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_planted_attempt_fails() {
-        let walls = thread::spawn(this_thread).join().unwrap();
-        if walls == Walls::default() {
+        let walls = walls().unwrap();
+        if walls.missing().is_some() {
             eprintln!("SKIPPED: this kernel has neither seccomp nor Landlock");
             return;
         }
@@ -192,6 +212,14 @@ mod tests {
         })
         .unwrap();
         assert!(File::open("/etc/hostname").is_ok(), "the rest of the program keeps its rights");
+    }
+
+    #[test]
+    fn only_a_thread_without_any_wall_is_worth_a_warning() {
+        for (seccomp, landlock) in [(false, true), (true, false), (true, true)] {
+            assert_eq!(Walls { seccomp, landlock }.missing(), None);
+        }
+        assert!(Walls::default().missing().unwrap().contains("neither seccomp nor Landlock"));
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub struct Limits {
     pub total: Option<Duration>,
     /// Longest time until the first byte of output.
     pub first: Option<Duration>,
-    /// Longest time without a byte of output after that.
+    /// Longest time without a byte of output after that, and from the end of output to that of the program.
     pub idle: Option<Duration>,
     /// Fewest bytes of output, after the first one, in each such span of time: who sends a byte now and then is not idle,
     /// and never ends.
@@ -295,12 +295,19 @@ impl Running {
                     kept = &mut together, if errors.is_none() => errors = Some(kept),
                 }
             }
-            let errors = match errors {
-                Some(errors) => errors,
-                None => together.await,
+            let ending = async {
+                let errors = match errors {
+                    Some(errors) => errors,
+                    None => together.await,
+                };
+                let status = self.0.wait().await.map_err(RunError::Taking)?;
+                Ok(Ended { status: shell_status(status), errors })
             };
-            let status = self.0.wait().await.map_err(RunError::Taking)?;
-            Ok(Ended { status: shell_status(status), errors })
+            // Who closes its output and goes on is silent, whatever it writes to its errors.
+            match limits.idle {
+                None => ending.await,
+                Some(idle) => timeout(idle, ending).await.map_err(|_| RunError::Stalled(idle))?,
+            }
         });
         // Declared after what holds the pipes, so that it acts before they are closed: closing a pipe can wait for a
         // program that moves data through it inside the kernel.
@@ -453,6 +460,10 @@ mod tests {
         assert!(wait(shell("head -c 900 /dev/zero; sleep 0.1; echo").output(b"", slow)).is_ok());
         let late = Limits { total: Some(Duration::from_millis(200)), ..LIMITS };
         assert!(matches!(wait(shell("sleep 60 & wait").output(b"", late)), Err(RunError::Late(_))));
+        // Errors without an end are drained and count as nothing.
+        let noisy = shell("printf a; exec cat /dev/zero >&2");
+        assert!(matches!(wait(noisy.output(b"", idle)), Err(RunError::Stalled(_))));
+        assert!(matches!(wait(shell("cat /dev/zero >&2").output(b"", late)), Err(RunError::Late(_))));
         let small = Limits { output: 10, ..LIMITS };
         assert!(matches!(wait(shell("yes").output(b"", small)), Err(RunError::TooMuch(10))));
         assert!(matches!(

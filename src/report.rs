@@ -17,6 +17,8 @@ pub enum Message<'a> {
     AlreadyThere(&'a str),
     /// `--nogpgcheck` does not apply to what was downloaded (M19).
     CheckedAnyway,
+    /// `--nogpgcheck` applies to this local file: what was not looked at.
+    Unsigned(&'a str),
     /// A download did not succeed, for this reason, and is tried again.
     Retrying {
         /// Package.
@@ -63,6 +65,11 @@ impl fmt::Display for Message<'_> {
             Self::Downloading(file) => write!(f, "Downloading '{file}'..."),
             Self::AlreadyThere(path) => write!(f, "'{path}' already exists, skipping..."),
             Self::CheckedAnyway => f.write_str("Warning: --nogpgcheck is ignored for downloaded templates"),
+            Self::Unsigned(path) => write!(
+                f,
+                "Warning: --nogpgcheck: nobody's signature on '{path}' is checked, only its digests; whoever made or \
+                 changed this file decides what the template does"
+            ),
             Self::Retrying { file, cause } => {
                 write!(f, "'{file}' download failed, retrying...\nreason: {cause}")
             }

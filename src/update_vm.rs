@@ -47,7 +47,7 @@ pub struct Bounds {
     pub first: Duration,
     /// Longest time in which a download stands still.
     pub stall: Duration,
-    /// Fewest bytes a second that a download brings, over a minute; none are demanded if this is 0.
+    /// Fewest bytes a second that an answer brings once it began, over the time that it may stand still; none are demanded if this is 0.
     pub rate: u64,
 }
 
@@ -237,6 +237,12 @@ impl<'a> UpdateQube<'a> {
         Ok(Program::service(self.side, name, service, None, escapes))
     }
 
+    /// Fewest bytes in the time that an answer may stand still.
+    fn pace(&self) -> Option<(u64, Duration)> {
+        let Bounds { rate, stall, .. } = self.bounds;
+        (rate > 0).then(|| (rate.saturating_mul(stall.as_secs()), stall))
+    }
+
     /// What a status means beyond "failed": nothing, or a help line.
     fn hint(&self, service: &str, ended: &Ended) -> Option<String> {
         let place = self.name.as_deref().map_or_else(|| "this qube".to_owned(), |name| format!("'{name}'"));
@@ -259,8 +265,8 @@ impl<'a> UpdateQube<'a> {
             errors: MAX_ERRORS,
             total: Some(self.bounds.search),
             first: None,
-            idle: None,
-            pace: None,
+            idle: Some(self.bounds.stall),
+            pace: self.pace(),
         };
         let bytes = request.encode()?;
         let program = self.program(SEARCH, Escapes::Filtered).await?;
@@ -293,7 +299,7 @@ impl<'a> UpdateQube<'a> {
             total: Some(self.bounds.download),
             first: Some(self.bounds.first),
             idle: Some(self.bounds.stall),
-            pace: (self.bounds.rate > 0).then(|| (self.bounds.rate.saturating_mul(60), MINUTE)),
+            pace: self.pace(),
         };
         let bytes = request.encode()?;
         let program = self.program(DOWNLOAD, Escapes::Raw).await?;

@@ -1,29 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! An UpdateVM that means harm, through the real program in a sandboxed system.
 //!
-//! The attacks are those that template managers have to survive; each has a test that is named after it:
-//!
-//! | attack | where |
-//! |---|---|
-//! | A1 an old, validly signed build is offered as the newest | `offers`, `memory` |
-//! | A2 the reply chooses the key by naming another repository | `offers` |
-//! | A3 new builds are kept back | `memory` (floor, age) |
-//! | A4 signature in the wrong header, stripped, or beside others | `tests/trust/table.rs` |
-//! | A5 no payload digest in the signed header, or a weak one | `tests/trust/table.rs` |
-//! | A6 the package changes between verdict and use | `tests/trust.rs` |
-//! | A7 bombs: header index, decompression, sparse maps | `bombs`; each alone in `tests/trust/payloads.rs` |
-//! | A8 certificates that are not bound, expired, revoked | `tests/trust/certificates.rs`, `list` |
-//! | A9 the wrong package under the right key | `offers`; paths and file kinds in `tests/trust/payloads.rs` |
-//! | A10 `template.conf` asks for privileges | `template::conf` and the recorded command lines |
-//! | A11 escape sequences in replies and errors | `streams` |
-//! | A12 floods and drips | `streams`; the limits of time in `qrexec` |
-//! | A13 callers of our services, A15 deputies | the tests of `delegate` |
-//! | A14 our own service as a target | `tests/service/hostile.rs` |
-//! | A16 half states | the tests of installing and of crashes |
-//! | A17 the private volume of the former template | the recorded command lines (`admin.vm.volume.Clear` before the first start) |
-//! | A18 the first start runs what was installed | the recorded command lines (network, services, time) |
+//! The attacks are those that template managers have to survive; `attacks` has the table of them and of the tests that
+//! prove each.
 
+mod attacks;
 mod bombs;
+mod corpus;
+mod first_start;
 mod list;
 mod memory;
 mod offers;
@@ -49,6 +33,8 @@ struct Rpm<'a> {
     key: &'a str,
     /// Days since it was built.
     age: u32,
+    /// Its `template.conf`.
+    conf: &'a str,
 }
 
 const DAY: u32 = 24 * 60 * 60;
@@ -68,7 +54,7 @@ impl Rpm<'_> {
             description: "A template".to_owned(),
             url: None,
             license: "GPL".to_owned(),
-            conf: Some(b"gui=1\n".to_vec()),
+            conf: Some(self.conf.as_bytes().to_vec()),
             menus: Menus::default(),
             build_time: seconds(SystemTime::now()) - self.age * DAY,
             manifest: None,
@@ -90,7 +76,7 @@ impl Rpm<'_> {
 }
 
 fn demo(version: &str) -> Rpm<'_> {
-    Rpm { name: "demo", version, key: "first", age: 1 }
+    Rpm { name: "demo", version, key: "first", age: 1, conf: "gui=1\n" }
 }
 
 /// A system whose UpdateVM says and sends what the test wants. Repositories: `first` and `second` are enabled, `third`

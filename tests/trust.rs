@@ -5,7 +5,7 @@ mod cases;
 mod certificates;
 pub mod payloads;
 pub mod surgery;
-mod table;
+pub mod table;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ fn spool(bytes: &[u8]) -> Spooled {
     spool.finish().unwrap()
 }
 
-fn judge(bytes: &[u8], keys: &[&str]) -> Result<Verified, Rejection> {
+pub fn judge(bytes: &[u8], keys: &[&str]) -> Result<Verified, Rejection> {
     verify(spool(bytes), &Policy::any(), &keyring(keys), SystemTime::now())
 }
 
@@ -167,7 +167,7 @@ impl Rpmkeys {
     }
 }
 
-const ALL_KEYS: [&str; 9] = [
+pub const ALL_KEYS: [&str; 9] = [
     "rsa.gpg",
     "ed.gpg",
     "dsa.gpg",

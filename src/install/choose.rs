@@ -32,6 +32,9 @@ impl Run<'_, '_> {
         let mut jobs = Vec::new();
         for path in files {
             let verified = self.open_local(path).await?;
+            if self.order.nogpgcheck {
+                self.reporter.say(&Message::Unsigned(&path.display().to_string()));
+            }
             let (package, evr) = (verified.info().name.clone(), verified.info().nevra.evr.clone());
             let after = Build::of_package(&verified, RepoId::COMMAND_LINE);
             let verified = (files.len() == 1).then_some(verified);

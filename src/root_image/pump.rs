@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn the_decoding_thread_has_no_rights() {
-        if thread::spawn(confine::this_thread).join().unwrap() == confine::Walls::default() {
+        if confine::walls().unwrap().missing().is_some() {
             eprintln!("SKIPPED: this kernel has neither seccomp nor Landlock");
             return;
         }

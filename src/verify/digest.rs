@@ -12,19 +12,11 @@ use super::container::{self, Extent, Head};
 use super::header::Header;
 use super::rejection::Rejection;
 use super::signature;
+use super::tag::signature::{LONG_SIZE, MD5, SHA1, SHA256, SIZE};
+use super::tag::{PAYLOAD_DIGEST, PAYLOAD_DIGEST_ALGORITHM};
 use crate::confine;
 use crate::io::at::ReadAt;
 use crate::io::hash::{Hash, Running};
-
-/// Tags of the signature header.
-const SHA1: u32 = 269;
-const LONG_SIZE: u32 = 270;
-const SHA256: u32 = 273;
-const SIZE: u32 = 1000;
-const MD5: u32 = 1004;
-/// Tags of the header.
-const PAYLOAD_DIGEST: u32 = 5092;
-const PAYLOAD_DIGEST_ALGORITHM: u32 = 5093;
 
 /// Measures a package while its bytes pass.
 #[derive(Debug)]

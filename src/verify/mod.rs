@@ -18,6 +18,7 @@ mod packet;
 pub mod policy;
 mod rejection;
 mod signature;
+mod tag;
 
 use std::fs::File;
 use std::io;
@@ -95,7 +96,7 @@ fn check_signature_tags(header: &header::Header, besides: &[u32]) -> Result<(), 
     if let Some(tag) = header.tags().find(|tag| !known(tag)) {
         return Err(Rejection::SignatureTag(tag));
     }
-    for tag in [999, 1008] {
+    for tag in tag::signature::RESERVED {
         let reserved = header.binary(tag).map_err(|_| Rejection::SignatureTag(tag))?;
         if reserved.is_some_and(|bytes| bytes.iter().any(|b| *b != 0)) {
             return Err(Rejection::Header(Section::Signature, "its reserved space is not empty"));

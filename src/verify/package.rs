@@ -6,6 +6,7 @@ use super::container::Head;
 use super::header::{Header, WrongType};
 use super::policy::{self, Policy};
 use super::rejection::Rejection;
+use super::tag;
 use crate::template::{Evr, Nevra, PACKAGE_PREFIX, TemplateName, Timestamp};
 
 /// Where the files of all templates live.
@@ -228,30 +229,4 @@ fn check_files(files: &[FileInfo], template: &TemplateName) -> Result<(), Reject
         }
     }
     Ok(())
-}
-
-/// Numbers of the tags that are read.
-mod tag {
-    pub(super) const NAME: u32 = 1000;
-    pub(super) const VERSION: u32 = 1001;
-    pub(super) const RELEASE: u32 = 1002;
-    pub(super) const EPOCH: u32 = 1003;
-    pub(super) const SUMMARY: u32 = 1004;
-    pub(super) const DESCRIPTION: u32 = 1005;
-    pub(super) const BUILD_TIME: u32 = 1006;
-    pub(super) const LICENSE: u32 = 1014;
-    pub(super) const URL: u32 = 1020;
-    pub(super) const ARCH: u32 = 1022;
-    pub(super) const OLD_FILE_NAMES: u32 = 1027;
-    pub(super) const FILE_SIZES: u32 = 1028;
-    pub(super) const FILE_MODES: u32 = 1030;
-    pub(super) const FILE_FLAGS: u32 = 1037;
-    pub(super) const SOURCE_RPM: u32 = 1044;
-    pub(super) const SOURCE_PACKAGE: u32 = 1106;
-    pub(super) const DIR_INDEXES: u32 = 1116;
-    pub(super) const BASE_NAMES: u32 = 1117;
-    pub(super) const DIR_NAMES: u32 = 1118;
-    pub(super) const PAYLOAD_FORMAT: u32 = 1124;
-    pub(super) const COMPRESSOR: u32 = 1125;
-    pub(super) const LONG_FILE_SIZES: u32 = 5008;
 }

@@ -6,19 +6,13 @@ use super::keyring::{Certificate, Key, Keyring, seconds, timestamp};
 use super::packet::{self, Signature};
 use super::policy;
 use super::rejection::Rejection;
+use super::tag::signature::{LIST, OTHER, OVER_BOTH, RSA};
 use crate::io::hash::{Hash, Running};
 use crate::template::Timestamp;
 
 use std::time::SystemTime;
 
 use base64::Engine as _;
-
-/// Tags of a signature over the header: RSA, and the one for every other algorithm.
-const OVER_HEADER: [u32; 2] = [268, 267];
-/// Tags of a signature over header and payload, as older rpm wrote it.
-const OVER_BOTH: [u32; 2] = [1002, 1005];
-/// The list of signatures of rpm 6, in base64.
-const LIST: u32 = 278;
 
 /// Who signed a package, as judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +117,7 @@ fn check<'a>(
 /// The bytes of the one signature over the header.
 fn the_signature(header: &Header) -> Result<&[u8], Rejection> {
     let mut found = None;
-    for tag in OVER_HEADER {
+    for tag in [RSA, OTHER] {
         let wrong = |_| Rejection::SignatureMalformed("it is not stored as bytes");
         let Some(bytes) = header.binary(tag).map_err(wrong)? else { continue };
         if found.replace(bytes).is_some() {

@@ -129,3 +129,22 @@ fn a_damaged_memory_is_said_and_begins_anew() -> Result<()> {
     ensure!(file.with_file_name("seen.json.damaged").exists());
     Ok(())
 }
+
+#[test]
+fn what_nogpgcheck_leaves_out_is_said_and_the_rest_is_checked() -> Result<()> {
+    let world = World::new()?;
+    let place = world.sandbox.files("mgmt").join("srv");
+    std::fs::create_dir_all(&place)?;
+    let package = Rpm { key: "third", ..demo("1.0") }.bytes()?;
+    std::fs::write(place.join("x.rpm"), &package)?;
+    world.refuses(
+        &["install", "-q", "--skip-start", "/srv/x.rpm"],
+        "which is not among the keys of this repository",
+    )?;
+    std::fs::write(place.join("cut.rpm"), &package[..package.len() - 1])?;
+    world.refuses(&["install", "--nogpgcheck", "--skip-start", "/srv/cut.rpm"], "the package is cut off")?;
+    let said = world.must(&["install", "--nogpgcheck", "--skip-start", "/srv/x.rpm"])?;
+    let told = "Warning: --nogpgcheck: nobody's signature on '/srv/x.rpm' is checked, only its digests";
+    ensure!(said.err.matches(told).count() == 1, "{}", said.err);
+    Ok(())
+}

@@ -82,3 +82,49 @@ fn names_that_no_qube_can_have() -> Result<()> {
     ensure!(world.downloads()? == 0);
     Ok(())
 }
+
+#[test]
+fn r21_a_rotten_package_in_the_cache_is_replaced() -> Result<()> {
+    let world = World::new()?;
+    let good = demo("1.0").bytes()?;
+    world.offer("1.0", "first", &good)?;
+    let cache = world.sandbox.files("mgmt").join("srv/cache");
+    std::fs::create_dir_all(&cache)?;
+    let file = cache.join("qubes-template-demo-0:1.0-1.rpm");
+    for rotten in [&good[..good.len() - 1], b"", &Rpm { key: "third", ..demo("1.0") }.bytes()?] {
+        std::fs::write(&file, rotten)?;
+        let keep =
+            ["install", "--keep-cache", "--cachedir=/srv/cache", "--skip-start", "--retries=1", "demo"];
+        let said = world.must(&keep)?;
+        ensure!(said.err.contains(".rpm' is of no use: Signature verification failed: "), "{}", said.err);
+        ensure!(std::fs::read(&file)? == good, "it was not replaced");
+        world.must(&["remove", "-q", "--yes", "demo"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn r22_the_language_decides_nothing() -> Result<()> {
+    let world = World::new()?;
+    world.offer("1.0", "first", &demo("1.0").bytes()?)?;
+    for language in ["de_DE.UTF-8", "tr_TR.UTF-8", "C", "none.such"] {
+        let install = ["env", "qvm-template", "--releasever=4.3", "install", "-q", "--skip-start", "demo"];
+        let remove = ["qvm-template", "remove", "-q", "--yes", "demo"];
+        for command in [&install[..], &remove] {
+            let variables = [format!("LC_ALL={language}"), format!("LANGUAGE={language}")];
+            let options = [
+                "--cwd",
+                "/",
+                "--env",
+                &variables[0],
+                "--env",
+                &variables[1],
+                "--env",
+                "XDG_STATE_HOME=/state",
+            ];
+            let said = world.sandbox.exec(&options, command)?;
+            ensure!(said.status == 0, "{language}: {}", said.err);
+        }
+    }
+    Ok(())
+}

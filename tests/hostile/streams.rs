@@ -105,3 +105,26 @@ fn a12_floods_end_at_their_caps() -> Result<()> {
     world.must(&INSTALL)?;
     Ok(())
 }
+
+#[test]
+fn a12_drips_and_silence_end_in_time() -> Result<()> {
+    let world = World::new()?;
+    let place = world.sandbox.files("mgmt").join("etc/qubes/qvm-template.toml");
+    std::fs::write(&place, "[limits]\nstall-time = 1\n")?;
+    let drip = "cat > /dev/null; while sleep 0.1; do printf q; done";
+    let silence = "cat > /dev/null; printf q; exec sleep 60";
+    for (script, told) in [
+        (drip, " bytes were sent in 1 s"),
+        (silence, "nothing was sent for 1 s"),
+    ] {
+        world.sandbox.service("sys-net", "qubes.TemplateSearch", script)?;
+        let begin = std::time::Instant::now();
+        world.refuses(&INSTALL, told)?;
+        world.sandbox.service("sys-net", "qubes.TemplateSearch", "cat > /dev/null; cat /srv/reply")?;
+        world.sandbox.service("sys-net", "qubes.TemplateDownload", script)?;
+        world.reply(record("demo", "1.0", "first", 1 << 20))?;
+        world.refuses(&INSTALL, told)?;
+        ensure!(begin.elapsed().as_secs() < 30, "{script}: {:?}", begin.elapsed());
+    }
+    Ok(())
+}
