@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::admin::{AdminApi, CallError, Pending, QubeApi, bounded, system};
 use crate::template::Installed;
-use crate::template::installed::{FEATURES, MARKER};
+use crate::template::installed::{FEATURES, MARKER, NOT_FINALIZED};
 use crate::template::provenance::{self, Provenance, RECORD};
 
 /// The feature that tells until when a template's system is maintained.
@@ -189,6 +189,13 @@ pub async fn end_of_life(api: &dyn AdminApi, qubes: &[&str]) -> Vec<String> {
     let days = read(api, qubes.iter().map(|qube| (*qube, END_OF_LIFE)).collect()).await;
     let is_day = |day: &String| day.len() == 10 && day.bytes().all(|b| b.is_ascii_digit() || b == b'-');
     days.into_iter().map(|day| day.ok().flatten().filter(is_day).unwrap_or_default()).collect()
+}
+
+/// Why each of these templates is not finalized, one word; empty where it is, or nobody may know.
+pub async fn not_finalized(api: &dyn AdminApi, qubes: &[&str]) -> Vec<String> {
+    let marks = read(api, qubes.iter().map(|qube| (*qube, NOT_FINALIZED)).collect()).await;
+    let is_word = |mark: &String| mark.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    marks.into_iter().map(|mark| mark.ok().flatten().filter(is_word).unwrap_or_default()).collect()
 }
 
 async fn read(api: &dyn AdminApi, wanted: Vec<(&str, &str)>) -> Vec<Result<Option<String>, CallError>> {

@@ -30,7 +30,7 @@ pub struct Wanted {
     pub all_versions: bool,
     /// Everything that is known, not only name, build and repository.
     pub details: bool,
-    /// Until when an installed template's system is maintained.
+    /// Until when an installed template's system is maintained, and whether its first start is still to be repeated.
     pub end_of_life: bool,
     /// How installed templates came to be what they are, and which templates are not managed.
     pub provenance: bool,
@@ -58,6 +58,8 @@ pub struct Entry {
     pub size: u64,
     /// The last day on which the installed system is maintained, where that is known and was asked for.
     pub end_of_life: String,
+    /// Why an installed template is not finalized, one word; empty where it is, or where that was not asked for.
+    pub not_finalized: String,
     /// How an installed template came to be what it is, where that was asked for.
     pub provenance: Option<Provenance>,
 }
@@ -144,7 +146,10 @@ pub async fn run(api: &dyn AdminApi, catalogue: &Catalogue<'_>, wanted: &Wanted)
         {
             let names: Vec<&str> = entries.iter().map(|entry| entry.template.name.as_str()).collect();
             let days = census::end_of_life(api, &names).await;
-            entries.iter_mut().zip(days).for_each(|(entry, day)| entry.end_of_life = day);
+            let marks = census::not_finalized(api, &names).await;
+            for ((entry, day), mark) in entries.iter_mut().zip(days).zip(marks) {
+                (entry.end_of_life, entry.not_finalized) = (day, mark);
+            }
         }
     }
     let mut unmanaged = Vec::new();

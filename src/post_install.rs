@@ -211,6 +211,11 @@ mod tests {
         let qube = api.qubes.borrow()["t"].clone();
         assert_eq!((qube.features.get(QREXEC), qube.properties["netvm"].as_str()), (None, "mine"));
         assert_eq!(qube.features[NOT_FINALIZED], "not-started");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(
+            runtime.block_on(crate::census::not_finalized(&api, &["t", "other"])),
+            ["not-started", ""]
+        );
     }
 
     #[test]

@@ -100,6 +100,9 @@ fn of_installed(
 ) -> Vec<Mark> {
     let template = &entry.template;
     let mut marks = Vec::new();
+    if !entry.not_finalized.is_empty() {
+        marks.push(Mark { text: "not finalized".to_owned(), color: Some(RED) });
+    }
     if !entry.end_of_life.is_empty() && entry.end_of_life.as_str() < today {
         marks.push(Mark { text: format!("end of life since {}", entry.end_of_life), color: Some(RED) });
     }
@@ -159,6 +162,7 @@ mod tests {
             (Status::Available, vec![entry("a", "1", ""), entry("b", "2", ""), entry("d", "1", "")]),
         ];
         let mut groups = groups;
+        groups[0].1[2].not_finalized = "service-failed".to_owned();
         groups[0].1[1].provenance = Some(Provenance::OtherTool);
         let unmanaged = vec![("e".to_owned(), Provenance::Clone { of: "a".to_owned() })];
         listing(&Listing { groups, unmanaged, ..Listing::default() }, "2025-06-01", colored)
@@ -171,7 +175,7 @@ mod tests {
             "Installed Templates\n\
              a  0:1-1  r  end of life since 2024-01-01\n\
              b  0:1-1  r  upgradable, by another tool\n\
-             c  0:1-1  r  extra\n\
+             c  0:1-1  r  not finalized, extra\n\
              Available Templates\n\
              a  0:1-1  r  installed\n\
              b  0:2-1  r  upgrade\n\

@@ -102,6 +102,9 @@ pub fn listing_json(listing: &Listing, details: bool) -> Value {
         put("version", json!(template.version));
         put("release", json!(template.release));
         put("repository", json!(template.repo));
+        if !entry.not_finalized.is_empty() {
+            put("not_finalized", json!(entry.not_finalized));
+        }
         if !entry.end_of_life.is_empty() {
             put("end_of_life", json!(entry.end_of_life));
         }

@@ -85,6 +85,7 @@ impl Row {
                 size: row.size,
                 end_of_life: fit(&row.end_of_life),
                 provenance: None,
+                not_finalized: String::new(),
             };
             let entries: Vec<Entry> = own.map(entry).collect();
             if !entries.is_empty() {
