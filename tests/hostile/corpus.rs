@@ -38,7 +38,9 @@ fn every_refused_package_ends_in_its_own_message_and_changes_nothing() -> Result
             "not-a-template" => (2, "Illegal package name for package".to_owned()),
             _ => (1, format!("Signature verification failed: {why}")),
         };
-        if !said.starts_with(&format!("{status} ")) || said.matches(told.lines().next().unwrap_or_default()).count() != 1 {
+        if !said.starts_with(&format!("{status} "))
+            || said.matches(told.lines().next().unwrap_or_default()).count() != 1
+        {
             wrong.push(format!("{name}: {said}(wanted: {told})"));
         }
     }

@@ -113,10 +113,7 @@ fn a12_drips_and_silence_end_in_time() -> Result<()> {
     std::fs::write(&place, "[limits]\nstall-time = 1\n")?;
     let drip = "cat > /dev/null; while sleep 0.1; do printf q; done";
     let silence = "cat > /dev/null; printf q; exec sleep 60";
-    for (script, told) in [
-        (drip, " bytes were sent in 1 s"),
-        (silence, "nothing was sent for 1 s"),
-    ] {
+    for (script, told) in [(drip, " bytes were sent in 1 s"), (silence, "nothing was sent for 1 s")] {
         world.sandbox.service("sys-net", "qubes.TemplateSearch", script)?;
         let begin = std::time::Instant::now();
         world.refuses(&INSTALL, told)?;
