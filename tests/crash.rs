@@ -62,7 +62,7 @@ fn try_all<'c>(title: &str, scenes: &Scenes, cells: &'c [Cell]) -> Vec<&'c Cell>
                     let outcome = cell.run(scenes);
                     if std::env::var_os("CRASH_TIMES").is_some() {
                         let held = outcome.as_ref().map(|ended| (ended.is_old, ended.died));
-                        println!("{cell:?}: {held:?} after {} s", begun.elapsed().as_secs());
+                        eprintln!("{cell:?}: {held:?} after {} s", begun.elapsed().as_secs());
                     }
                     done.lock().expect("no thread panics with the list").push((cell, outcome));
                 }
@@ -83,12 +83,12 @@ fn try_all<'c>(title: &str, scenes: &Scenes, cells: &'c [Cell]) -> Vec<&'c Cell>
             Err(error) => broken.push(format!("{cell:?}: {error:#}")),
         }
     }
-    println!("{title}: command, driver: tried, held (as before / new)");
+    eprintln!("{title}: command, driver: tried, held (as before / new)");
     for ((verb, driver), (tried, held, old, new)) in &rows {
-        println!("  {verb:9} {driver:12} {tried:4} {held:4} ({old} / {new})");
+        eprintln!("  {verb:9} {driver:12} {tried:4} {held:4} ({old} / {new})");
     }
     let tried = done.len();
-    println!("{title}: {tried} cells tried, {} held", tried - broken.len());
+    eprintln!("{title}: {tried} cells tried, {} held", tried - broken.len());
     assert!(tried > 0 && broken.is_empty(), "{}", broken.join("\n\n"));
     done.into_iter()
         .filter(|(_, outcome)| outcome.as_ref().is_ok_and(|ended| ended.died))
@@ -99,6 +99,7 @@ fn try_all<'c>(title: &str, scenes: &Scenes, cells: &'c [Cell]) -> Vec<&'c Cell>
 /// No test: the program under test in this one, for [`cell`], which runs it in a sandbox with the variables `WORDS` (its
 /// arguments) and `DIE_AT` (where it is to end by `SIGKILL`). The program that is shipped has no such switch.
 #[test]
+#[expect(clippy::exit, reason = "what would come after is the test's and not the program's")]
 fn as_the_program() {
     let Ok(words) = std::env::var("WORDS") else { return };
     // With what it started, as when the qube ends: the sandbox's client can keep a caller that dies alone from being gone.

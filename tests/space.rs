@@ -64,6 +64,7 @@ impl World {
     }
 }
 
+const NOTHING: &[PathBuf] = &[];
 const INSTALL: &str = "qvm-template --releasever=4.3 install -q --skip-start big";
 
 fn make(path: &Path, key: &SigningKey) -> Result<u64> {
@@ -120,7 +121,7 @@ fn the_package_is_all_that_has_to_fit() -> Result<()> {
     let world = World::new()?;
     let said = world.with_space(world.size + (600 << 10), INSTALL)?;
     ensure!(said.status == 0, "{}{}", said.out, said.err);
-    assert_eq!(world.left()?, [PathBuf::new(); 0]);
+    assert_eq!(world.left()?, NOTHING);
     Ok(())
 }
 
@@ -150,7 +151,7 @@ fn nothing_is_left_after_success_or_a_kill() -> Result<()> {
     let world = World::new()?;
     let said = world.sandbox.shell(INSTALL)?;
     ensure!(said.status == 0, "{}{}", said.out, said.err);
-    assert_eq!(world.left()?, [PathBuf::new(); 0], "after success");
+    assert_eq!(world.left()?, NOTHING, "after success");
     let said = world.sandbox.shell("qvm-template -q --yes remove big")?;
     ensure!(said.status == 0, "{}{}", said.out, said.err);
     // Killed in the middle of the download: what had come so far had no name.
@@ -161,7 +162,7 @@ fn nothing_is_left_after_success_or_a_kill() -> Result<()> {
         "/usr/lib/qubes/qubes-template-service qubes.TemplateDownload | { head -c 3000000; sleep 20; }",
     )?;
     let said = world.sandbox.shell(&script)?;
-    assert_eq!(world.left()?, [PathBuf::new(); 0], "after a kill: {}{}", said.out, said.err);
+    assert_eq!(world.left()?, NOTHING, "after a kill: {}{}", said.out, said.err);
     Ok(())
 }
 
@@ -180,12 +181,12 @@ fn a_failed_import_does_not_cost_the_download_again() -> Result<()> {
     assert_eq!(said.status, 0, "{}{}", said.out, said.err);
     let calls = world.sandbox.log()?;
     assert_eq!(calls.iter().filter(|call| call.service == "qubes.TemplateDownload").count(), 1);
-    assert_eq!(world.left()?, [PathBuf::new(); 0]);
+    assert_eq!(world.left()?, NOTHING);
     // Damaged on the way, every time.
     world.sandbox.shell("qvm-template -q --yes remove big")?;
     world.sandbox.tool(["fault"], &["flip", "qubes.TemplateDownload", "out", "3000000", "--times", "9"])?;
     let said = world.sandbox.shell(&format!("{INSTALL} --retries=2"))?;
     assert_eq!(said.status, 1, "{}{}", said.out, said.err);
-    assert_eq!(world.left()?, [PathBuf::new(); 0]);
+    assert_eq!(world.left()?, NOTHING);
     Ok(())
 }
