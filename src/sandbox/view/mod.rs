@@ -88,7 +88,7 @@ pub struct Command {
 }
 
 /// Directories of every qube that are its own and stay in the sandbox.
-pub const PRIVATE: [&str; 9] = [
+pub const PRIVATE: [&str; 10] = [
     "/etc/qubes",
     "/etc/qubes-rpc",
     "/home/user",
@@ -97,6 +97,7 @@ pub const PRIVATE: [&str; 9] = [
     "/tmp",
     "/usr/share/qubes",
     "/var/lib/qubes",
+    "/var/lib/qvm-template",
     "/var/tmp",
 ];
 
