@@ -3,8 +3,11 @@
 //! Options marked as new are ours and not the original's. They must be written out, so that no abbreviation that people have in
 //! their fingers becomes ambiguous.
 
+mod fleet;
 mod lifecycle;
 mod wanted;
+
+use fleet::{ON_HANGUP, PLAN};
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -325,37 +328,6 @@ static REPO_ALL: OptDef = OptDef::flag(Opt::All, "all", "Enabled and disabled re
 static ENABLED: OptDef = OptDef::flag(Opt::Enabled, "enabled", "Enabled repositories (default)").group(2);
 static DISABLED: OptDef = OptDef::flag(Opt::Disabled, "disabled", "Disabled repositories").group(2);
 
-static PLAN: OptDef = OptDef::value(
-    Opt::Plan,
-    "plan",
-    "ID",
-    "With --via: do exactly what this plan of a dry run says, or nothing",
-)
-.ours();
-static ON_HANGUP: OptDef = OptDef::value(
-    Opt::OnHangup,
-    "on-hangup",
-    "WHAT",
-    "With --via: `cancel` (default) or `continue` when this program ends early",
-)
-.ours();
-static JOB: OptDef = OptDef::value(Opt::Job, "job", "ID", "Only this job").ours();
-static FOLLOW: OptDef =
-    OptDef::flag(Opt::Follow, "follow", "Tell how the last job goes until it ends").ours();
-static FILE: OptDef =
-    OptDef::value(Opt::File, "file", "FILE", "Another file [default: /etc/qubes/qvm-template-grants.toml]")
-        .ours();
-static TAG: OptDef =
-    OptDef::value(Opt::Tag, "tag", "TAG", "A tag that the caller has; may be repeated").ours();
-
-static FOR: OptDef = OptDef::value(
-    Opt::For,
-    "for",
-    "COMMAND",
-    "Only what this command needs, with the rules that are missing",
-)
-.ours();
-
 static CHANGE: &[&OptDef] = &[
     &ALLOW_PV,
     &SKIP_START,
@@ -534,59 +506,12 @@ pub static COMMANDS: &[CommandDef] = &[
     lifecycle::RETIRE,
     lifecycle::ADOPT,
     lifecycle::REFRESH_METADATA,
-    CommandDef {
-        original: false,
-        details: "Finishes or undoes work on templates that was cut short by a power cut, a kill or the like: a new template is \
-                  removed, or completed where only its first start was missing; an existing one goes back to its old content and \
-                  settings, or is completed where the storage pool has not kept them. Without a name, all such work. Every \
-                  other command tells when there is any, and install, reinstall, upgrade and downgrade do this first for the \
-                  templates that they are for. Status 3: a template is installed, but not finalized.",
-        ..CommandDef::new(Command::Recover, "recover", "TEMPLATE", "Finish or undo work that was cut short")
-    },
-    CommandDef {
-        original: false,
-        details: "Repeats the first start of templates, in which they tell dom0 what they support, and nothing else. A template \
-                  whose first start failed has the feature qvm-template-not-finalized until this succeeds. Status 3: it failed \
-                  again.",
-        ..CommandDef::new(Command::Finalize, "finalize", "TEMPLATE", "Repeat the first start of templates")
-    },
-    CommandDef {
-        original: false,
-        options: &[&FILE, &TAG],
-        details: "Other qubes may ask this one for templates as far as /etc/qubes/qvm-template-grants.toml grants it. \
-                  `grants check` reads that file, remarks what is odd, and prints who may do what with which templates; \
-                  `grants explain CALLER VERB TEMPLATE` says which line decides.\n\n\
-                  Examples:\n  qvm-template grants check --file ./new.toml debian-13-xfce\n  \
-                  qvm-template grants explain help-desk install debian-13-xfce",
-        ..CommandDef::new(Command::Grants, "grants", "ACTION", "Check what other qubes may ask for")
-    },
-    CommandDef {
-        original: false,
-        options: &[&FOR, &TAG],
-        details: "Where dom0's policy can be read, tells which commands it lets the management qube QUBE run, and which rules are \
-                  missing; elsewhere prints the rules that are needed. Either is text to paste into a file in dom0's \
-                  /etc/qubes/policy.d. Nobody is asked, so no refusal is shown to anybody. Status 1: a rule that the command \
-                  cannot do without is missing.\n\nExamples:\n  qvm-template check-policy --for install\n  \
-                  qvm-template check-policy mgmt --tag template-manager   (in dom0)",
-        ..CommandDef::new(
-            Command::CheckPolicy,
-            "check-policy",
-            "QUBE",
-            "Check or print the policy that commands need",
-        )
-    },
-    CommandDef {
-        original: false,
-        options: &[&JOB, &FOLLOW],
-        details: "Shows the jobs that other qubes began here; with --via, those that this qube began there.",
-        ..CommandDef::new(Command::Status, "status", "TEMPLATE", "Show jobs that were asked for by services")
-    },
-    CommandDef {
-        original: false,
-        options: &[&JOB],
-        details: "Ends jobs of a template that still run; what they began is undone.",
-        ..CommandDef::new(Command::Cancel, "cancel", "TEMPLATE", "End a job that was asked for by a service")
-    },
+    lifecycle::RECOVER,
+    lifecycle::FINALIZE,
+    fleet::GRANTS,
+    fleet::CHECK_POLICY,
+    fleet::STATUS,
+    fleet::CANCEL,
     CommandDef {
         original: false,
         details: "Prints every setting with its value and where that comes from: the command line, the user's \

@@ -1,4 +1,4 @@
-//! `switch`, `retire`, `adopt`, `refresh-metadata`: commands about the life of a template beyond its installation.
+//! `switch`, `retire`, `adopt`, `refresh-metadata`, `recover`, `finalize`: commands about the life of a template beyond its installation.
 
 use super::{Command, CommandDef, DRY_RUN, Opt, OptDef};
 
@@ -90,4 +90,22 @@ pub(super) const REFRESH_METADATA: CommandDef = CommandDef {
         "TEMPLATE",
         "Take the description of templates from their packages anew",
     )
+};
+
+pub(super) const RECOVER: CommandDef = CommandDef {
+    original: false,
+    details: "Finishes or undoes work on templates that was cut short by a power cut, a kill or the like: a new template is \
+              removed, or completed where only its first start was missing; an existing one goes back to its old content and \
+              settings, or is completed where the storage pool has not kept them. Without a name, all such work. Every \
+              other command tells when there is any, and install, reinstall, upgrade and downgrade do this first for the \
+              templates that they are for. Status 3: a template is installed, but not finalized.",
+    ..CommandDef::new(Command::Recover, "recover", "TEMPLATE", "Finish or undo work that was cut short")
+};
+
+pub(super) const FINALIZE: CommandDef = CommandDef {
+    original: false,
+    details: "Repeats the first start of templates, in which they tell dom0 what they support, and nothing else. A template \
+              whose first start failed has the feature qvm-template-not-finalized until this succeeds. Status 3: it failed \
+              again.",
+    ..CommandDef::new(Command::Finalize, "finalize", "TEMPLATE", "Repeat the first start of templates")
 };
