@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 
 use crate::admin::AdminApi;
+use crate::confine;
 use crate::query_cache::{Key, QueryCache};
 use crate::repo::choice::{self, RepoOption};
 use crate::repo::file::{self, Repo};
@@ -155,7 +156,7 @@ impl<'a> Catalogue<'a> {
         let key = Key::new(self.update_vm().await?.name(), &request).map_err(malformed)?;
         let limits = wire::Limits { bytes: self.sources.bounds.reply, ..wire::Limits::default() };
         let Some((untrusted_bytes, age)) = cache.get(&key, SystemTime::now()) else { return Ok(None) };
-        let reply = SearchReply::parse(&untrusted_bytes, limits).ok();
+        let reply = confine::run(|| SearchReply::parse(&untrusted_bytes, limits)).ok().and_then(Result::ok);
         Ok(reply.map(|reply| (Found { reply, ..Found::default() }, age)))
     }
 

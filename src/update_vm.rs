@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::{AdminApi, CallError, QubeApi, system};
+use crate::confine;
 use crate::qrexec::{self, Ended, Escapes, Limits, NO_SERVICE, Pending, Program, REFUSED, RunError, Side};
 use crate::repo::wire::{self, ReplyError, Request, RequestError, SearchReply};
 use crate::report::{Message, Reporter};
@@ -280,7 +281,9 @@ impl<'a> UpdateQube<'a> {
             bare.iter().for_each(|line| self.reporter.say(&Message::Remote(line)));
             return Err(SearchError::Failed(self.hint(SEARCH, &ended).unwrap_or_default()));
         }
-        let reply = SearchReply::parse(&output, bounds).map_err(|error| match error {
+        let parsed = confine::run(|| SearchReply::parse(&output, bounds))
+            .map_err(|error| SearchError::Run(RunError::Taking(error)))?;
+        let reply = parsed.map_err(|error| match error {
             ReplyError::Format => SearchError::Format,
             other => SearchError::Bounds(other),
         })?;
